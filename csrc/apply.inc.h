@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * apply.inc.h: keep bits applied to elements, and the loop that draws and applies in one pass.
+ *
+ * Elements are handled in groups of 32. A group function turns 32 keep bits into 32 elements of its kind; all loops
+ * here are written once and take it as an argument that the compiler inlines.
+ */
+
+enum {
+    GROUP = 32,
+    ALIGNMENT = 64,                   /* of the stores: a cache line */
+    F32_LANES = 2 * LANES,
+    F64_LANES = LANES,
+    AHEAD = 4096,                     /* bytes between an element in work and the one that is prefetched */
+};
+
+typedef void group_function(const void *x, void *y, uint32_t keep, double scale, int stream);
+
+INLINE void group_f32(const void *x, void *y, uint32_t keep, double scale, int stream)
+{
+    for (int i = 0; i < GROUP; i += F32_LANES) {
+        const fvec v = load_f32((const float *)x + i);
+        store_f32((float *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep >> i), stream);
+    }
+}
+
+INLINE void group_f16(const void *x, void *y, uint32_t keep, double scale, int stream)
+{
+    for (int i = 0; i < GROUP; i += F32_LANES) {
+        const fvec v = load_f16((const uint16_t *)x + i);
+        store_f16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep >> i), stream);
+    }
+}
+
+INLINE void group_bf16(const void *x, void *y, uint32_t keep, double scale, int stream)
+{
+    for (int i = 0; i < GROUP; i += F32_LANES) {
+        const fvec v = load_bf16((const uint16_t *)x + i);
+        store_bf16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep >> i), stream);
+    }
+}
+
+INLINE void group_f64(const void *x, void *y, uint32_t keep, double scale, int stream)
+{
+    for (int i = 0; i < GROUP; i += F64_LANES) {
+        const dvec v = load_f64((const double *)x + i);
+        store_f64((double *)y + i, scale_kept_f64(v, set1_f64(scale), keep >> i), stream);
+    }
+}
+
+INLINE void group_bits(const void *x, void *y, uint32_t keep, double scale, int stream)
+{
+    (void)x, (void)scale, (void)stream;
+    for (int i = 0; i < GROUP / 8; ++i) {
+        ((uint8_t *)y)[i] = (uint8_t)(keep >> 8 * i);
+    }
+}
+
+INLINE void group_bools(const void *x, void *y, uint32_t keep, double scale, int stream)
+{
+    (void)x, (void)scale, (void)stream;
+    for (int i = 0; i < GROUP; ++i) {
+        ((uint8_t *)y)[i] = keep >> i & 1;
+    }
+}
+
+/* Where x is read from and y written to, and how far this has come. */
+typedef struct {
+    const uint8_t *x;
+    uint8_t *y;
+    unsigned bits_x, bits_y;          /* an element's size: 1 for bits, 0 where x is not read */
+    group_function *group;
+    double scale;
+    int stream;
+    size_t done;                      /* elements */
+} pass;
+
+/* n <= GROUP elements, through a copy: nothing outside the arrays may be touched. */
+INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
+{
+    if (n == 0) {
+        return;
+    }
+    uint8_t bytes[8] = {0};
+    memcpy(bytes, bits + first / 8, (size_t)(first % 8 + n + 7) / 8);
+    const uint32_t keep = (uint32_t)(load_le64(bytes) >> first % 8 & ((UINT64_C(1) << n) - 1));
+    alignas(ALIGNMENT) uint8_t x[GROUP * 8] = {0}, y[GROUP * 8];
+    memcpy(x, a->x + a->done * a->bits_x / 8, n * a->bits_x / 8);
+    a->group(x, y, keep, a->scale, 0);
+    memcpy(a->y + a->done * a->bits_y / 8, y, (n * a->bits_y + 7) / 8);
+    a->done += n;
+}
+
+/* Whole groups, at most `groups` of them, up to element `end`; bit `offset + done` of bits belongs to the next. */
+INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t end, size_t groups)
+{
+    const size_t left = a->done < end ? (end - a->done) / GROUP : 0;
+    for (size_t g = left < groups ? left : groups; g > 0; --g) {
+        const uint64_t at = (uint64_t)(offset + (int64_t)a->done);
+        const uint8_t *const x = a->x + a->done * a->bits_x / 8;
+        uint8_t *const y = a->y + a->done * a->bits_y / 8;
+        if (a->stream) {
+            for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
+                prefetch(x + line + AHEAD);
+            }
+        }
+        a->group(x, y, (uint32_t)(load_le64(bits + at / 8) >> at % 8), a->scale, a->stream);
+        a->done += GROUP;
+    }
+}
+
+/* Apply what comes before the first element whose place in y is aligned, where that pays. */
+INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
+{
+    if (a->bits_x == 0 || n < 8 * GROUP) {
+        a->stream = 0;                /* such a store takes aligned places only */
+        return;
+    }
+    apply_few(a, bits, first, (size_t)(-(uintptr_t)a->y % ALIGNMENT) * 8 / a->bits_y);
+}
+
+/* A tile on its way from its planes over its tails to the elements. */
+enum {
+    CARRY = 8,                        /* bytes of the tile before, for a group that straddles the two */
+    SLACK = 8,                        /* bytes that are loaded with the last ones, and not used */
+};
+
+typedef struct {
+    uint8_t undecided[TILE / 8];
+    uint8_t keep[CARRY + TILE / 8 + SLACK];
+} window;
+
+/* Draw and apply, three tiles at a time: while the planes of one are drawn, the second before it is applied a few
+ * groups after each plane, and then the one between has its tails decided.
+ *
+ * The generator multiplies integers and the apply moves memory; a core does both at once. The tails wait for a tile
+ * because their branches cannot be guessed: a miss costs little once the bits are there, but all that is in flight
+ * when they are just being drawn. */
+INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a)
+{
+    if (n == 0) {
+        return;
+    }
+    const plan p = make_plan(draw);
+    const uint64_t block = start / BLOCK;
+    const size_t phase = start % BLOCK;                       /* bits in the first block before the first element */
+    const size_t tiles = (n - 1) / TILE + ((n - 1) % TILE + phase) / TILE + 1;
+    const size_t last_steps = ((n + phase - 1) % TILE) / STEP + 1;
+    uint64_t lanes[2 * LANES];
+    first_indices(lanes);
+    window windows[3];
+    int64_t offset = 0;
+    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1;   /* groups after each plane */
+
+    for (size_t i = 0; i < tiles + 2; ++i) {
+        window *const drawn = &windows[i % 3], *const decided = &windows[(i + 2) % 3];
+        window *const applied = &windows[(i + 1) % 3];
+        size_t end = 0;                                       /* elements up to which bits are in `applied` */
+        if (i >= 2) {
+            end = (i - 1) * TILE - phase < n ? (i - 1) * TILE - phase : n;
+            offset = (int64_t)(8 * CARRY + phase) - (int64_t)((i - 2) * TILE);
+            if (i == 2) {
+                apply_head(&a, applied->keep, (uint64_t)offset, n);
+            }
+        }
+        const size_t steps = i + 1 < tiles ? STEPS : i < tiles ? last_steps : 0;
+        for (size_t s = 0; s < steps; ++s) {
+            const vec first = set1(block + i * (TILE / BLOCK) + s * (STEP / BLOCK));
+            const vec index[PAIR] = {add(load_lanes(lanes), first), add(load_lanes(lanes + LANES), first)};
+            comparison c;
+            for (int r = 0; r < 4; ++r) {
+                c.kept[r] = set1(p.all_dropped ? 0 : ~UINT64_C(0));
+                c.undecided[r] = set1(~UINT64_C(0));
+            }
+            for (int plane = 0; plane < p.planes; ++plane) {
+                compare_plane(&c, &p, index, plane);
+                apply_groups(&a, applied->keep, offset, end, share);
+            }
+            store_step(drawn->keep + CARRY + s * (STEP / 8), c.kept);
+            if (p.has_tail) {
+                store_step(drawn->undecided + s * (STEP / 8), c.undecided);
+            }
+        }
+        apply_groups(&a, applied->keep, offset, end, SIZE_MAX);
+        if (p.has_tail && i > 0 && i <= tiles) {
+            decide_tails(&p, (block + (i - 1) * (TILE / BLOCK)) * BLOCK, i < tiles ? TILE : (unsigned)last_steps * STEP,
+                         decided->keep + CARRY, decided->undecided);
+        }
+        memcpy(decided->keep, applied->keep + TILE / 8, CARRY);
+    }
+    apply_few(&a, windows[(tiles - 1) % 3].keep, (uint64_t)(offset + (int64_t)a.done), n - a.done);
+    if (a.stream) {
+        fence();
+    }
+}
+
+/* Apply keep bits that someone else drew. */
+INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
+{
+    bits += first / 8;
+    first %= 8;
+    apply_head(&a, bits, first, n);
+    /* A group reads 64 bits: the last ones take the way that does not read past the end of the string. */
+    apply_groups(&a, bits, (int64_t)first, n > GROUP ? n - GROUP : 0, SIZE_MAX);
+    while (a.done < n) {
+        apply_few(&a, bits, first + a.done, n - a.done < GROUP ? n - a.done : GROUP);
+    }
+    if (a.stream) {
+        fence();
+    }
+}
+
+static void NAME(keep_bits)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bits)
+{
+    draw_and_apply(draw, start, n, (pass){.x = bits, .y = bits, .bits_y = 1, .group = group_bits});
+}
+
+static void NAME(keep_bools)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bools)
+{
+    draw_and_apply(draw, start, n, (pass){.x = bools, .y = bools, .bits_y = 8, .group = group_bools});
+}
+
+#define DEFINE_KERNELS(dtype, bits_of_dtype)                                                                          \
+    static void NAME(dropout_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const void *x, void *y,          \
+                                      double scale, int stream)                                                       \
+    {                                                                                                                 \
+        draw_and_apply(draw, start, n,                                                                                \
+                       (pass){x, y, bits_of_dtype, bits_of_dtype, group_##dtype, scale, stream, 0});                  \
+    }                                                                                                                 \
+    static void NAME(apply_##dtype)(const uint8_t *bits, uint64_t first, size_t n, const void *x, void *y,            \
+                                    double scale, int stream)                                                         \
+    {                                                                                                                 \
+        apply_given(bits, first, n, (pass){x, y, bits_of_dtype, bits_of_dtype, group_##dtype, scale, stream, 0});     \
+    }
+
+DEFINE_KERNELS(f16, 16)
+DEFINE_KERNELS(bf16, 16)
+DEFINE_KERNELS(f32, 32)
+DEFINE_KERNELS(f64, 64)
+
+#undef DEFINE_KERNELS

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * isa_avx2.c: the primitives for AVX2 with F16C. Keep bits widen to lanes by a shift to the sign and a compare.
+ */
+#include "fastdrop.h"
+
+#ifdef FD_X86
+#include <immintrin.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC target("avx2,f16c")
+#endif
+
+#include "compiler.h"
+
+#define ISA avx2
+#define LANES 4
+
+typedef __m256i vec;
+typedef __m256 fvec;
+typedef __m256d dvec;
+
+INLINE vec set1(uint64_t a) { return _mm256_set1_epi64x((long long)a); }
+INLINE vec load_lanes(const uint64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE void store_lanes(uint64_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, a); }
+INLINE void store_bits(uint8_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, a); }
+INLINE vec add(vec a, vec b) { return _mm256_add_epi64(a, b); }
+INLINE vec mul32(vec a, vec b) { return _mm256_mul_epu32(a, b); }
+INLINE vec srl32(vec a) { return _mm256_srli_epi64(a, 32); }
+INLINE vec xor3(vec a, vec b, vec c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
+INLINE vec and(vec a, vec b) { return _mm256_and_si256(a, b); }
+INLINE vec andnot(vec a, vec b) { return _mm256_andnot_si256(b, a); }
+INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
+INLINE vec even32(vec a, vec b)
+{
+    return _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88));
+}
+INLINE vec lo32(vec a, vec b) { return _mm256_unpacklo_epi32(a, b); }
+INLINE vec hi32(vec a, vec b) { return _mm256_unpackhi_epi32(a, b); }
+INLINE vec lo64(vec a, vec b) { return _mm256_unpacklo_epi64(a, b); }
+INLINE vec hi64(vec a, vec b) { return _mm256_unpackhi_epi64(a, b); }
+INLINE unsigned nonzero(const uint8_t *p)
+{
+    const __m256i zero = _mm256_cmpeq_epi64(_mm256_loadu_si256((const __m256i *)p), _mm256_setzero_si256());
+    return (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(zero)) ^ 0xF;
+}
+
+INLINE fvec set1_f32(float a) { return _mm256_set1_ps(a); }
+INLINE fvec load_f32(const float *p) { return _mm256_loadu_ps(p); }
+INLINE fvec load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE fvec load_bf16(const uint16_t *p)
+{
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+{
+    const __m256i to_sign = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+    const __m256i sign = _mm256_sllv_epi32(_mm256_set1_epi32((int)keep), to_sign);
+    return _mm256_and_ps(_mm256_mul_ps(a, scale), _mm256_castsi256_ps(_mm256_srai_epi32(sign, 31)));
+}
+INLINE void store_f32(float *p, fvec a, int stream)
+{
+    if (stream) {
+        _mm256_stream_ps(p, a);
+    } else {
+        _mm256_storeu_ps(p, a);
+    }
+}
+INLINE void store_half(uint16_t *p, __m128i a, int stream)
+{
+    if (stream) {
+        _mm_stream_si128((__m128i *)p, a);
+    } else {
+        _mm_storeu_si128((__m128i *)p, a);
+    }
+}
+INLINE void store_f16(uint16_t *p, fvec a, int stream)
+{
+    store_half(p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), stream);
+}
+INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+{
+    const __m256i u = _mm256_castps_si256(a);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    const __m256i half = _mm256_srli_epi32(rounded, 16);
+    store_half(p, _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)), stream);
+}
+
+INLINE dvec set1_f64(double a) { return _mm256_set1_pd(a); }
+INLINE dvec load_f64(const double *p) { return _mm256_loadu_pd(p); }
+INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+{
+    const __m256i to_sign = _mm256_setr_epi64x(63, 62, 61, 60);
+    const __m256i sign = _mm256_sllv_epi64(_mm256_set1_epi64x(keep), to_sign);
+    const __m256i mask = _mm256_cmpgt_epi64(_mm256_setzero_si256(), sign);
+    return _mm256_and_pd(_mm256_mul_pd(a, scale), _mm256_castsi256_pd(mask));
+}
+INLINE void store_f64(double *p, dvec a, int stream)
+{
+    if (stream) {
+        _mm256_stream_pd(p, a);
+    } else {
+        _mm256_storeu_pd(p, a);
+    }
+}
+INLINE void fence(void) { _mm_sfence(); }
+
+#include "kernels.inc.h"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif

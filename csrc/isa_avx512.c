@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * isa_avx512.c: the primitives for AVX-512 (F, BW, DQ, VL). Keep bits go into mask registers as they are.
+ */
+#include "fastdrop.h"
+
+#ifdef FD_X86
+#include <immintrin.h>
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+
+#include "compiler.h"
+
+#define ISA avx512
+#define LANES 8
+
+typedef __m512i vec;
+typedef __m512 fvec;
+typedef __m512d dvec;
+
+INLINE vec set1(uint64_t a) { return _mm512_set1_epi64((long long)a); }
+INLINE vec load_lanes(const uint64_t *p) { return _mm512_loadu_si512(p); }
+INLINE void store_lanes(uint64_t *p, vec a) { _mm512_storeu_si512(p, a); }
+INLINE void store_bits(uint8_t *p, vec a) { _mm512_storeu_si512(p, a); }
+INLINE vec add(vec a, vec b) { return _mm512_add_epi64(a, b); }
+INLINE vec mul32(vec a, vec b) { return _mm512_mul_epu32(a, b); }
+INLINE vec srl32(vec a) { return _mm512_srli_epi64(a, 32); }
+INLINE vec xor3(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+INLINE vec and(vec a, vec b) { return _mm512_and_si512(a, b); }
+INLINE vec andnot(vec a, vec b) { return _mm512_andnot_si512(b, a); }
+INLINE vec clear(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0xB0); }
+INLINE vec even32(vec a, vec b)
+{
+    return _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88));
+}
+INLINE vec lo32(vec a, vec b) { return _mm512_unpacklo_epi32(a, b); }
+INLINE vec hi32(vec a, vec b) { return _mm512_unpackhi_epi32(a, b); }
+INLINE vec lo64(vec a, vec b) { return _mm512_unpacklo_epi64(a, b); }
+INLINE vec hi64(vec a, vec b) { return _mm512_unpackhi_epi64(a, b); }
+INLINE unsigned nonzero(const uint8_t *p)
+{
+    return _mm512_test_epi64_mask(_mm512_loadu_si512(p), _mm512_set1_epi64(-1));
+}
+
+INLINE fvec set1_f32(float a) { return _mm512_set1_ps(a); }
+INLINE fvec load_f32(const float *p) { return _mm512_loadu_ps(p); }
+INLINE fvec load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE fvec load_bf16(const uint16_t *p)
+{
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+{
+    return _mm512_maskz_mul_ps((__mmask16)keep, a, scale);
+}
+INLINE void store_f32(float *p, fvec a, int stream)
+{
+    if (stream) {
+        _mm512_stream_ps(p, a);
+    } else {
+        _mm512_storeu_ps(p, a);
+    }
+}
+INLINE void store_half(uint16_t *p, __m256i a, int stream)
+{
+    if (stream) {
+        _mm256_stream_si256((__m256i *)p, a);
+    } else {
+        _mm256_storeu_si256((__m256i *)p, a);
+    }
+}
+INLINE void store_f16(uint16_t *p, fvec a, int stream)
+{
+    store_half(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), stream);
+}
+/* Rounded with integers: the bfloat16 instructions take subnormals for zero. */
+INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+{
+    const __m512i u = _mm512_castps_si512(a);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+    store_half(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)), stream);
+}
+
+INLINE dvec set1_f64(double a) { return _mm512_set1_pd(a); }
+INLINE dvec load_f64(const double *p) { return _mm512_loadu_pd(p); }
+INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+{
+    return _mm512_maskz_mul_pd((__mmask8)keep, a, scale);
+}
+INLINE void store_f64(double *p, dvec a, int stream)
+{
+    if (stream) {
+        _mm512_stream_pd(p, a);
+    } else {
+        _mm512_storeu_pd(p, a);
+    }
+}
+INLINE void fence(void) { _mm_sfence(); }
+
+#include "kernels.inc.h"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+#endif

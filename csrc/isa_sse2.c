@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * isa_sse2.c: the primitives for SSE2, which every x86-64 has. float16 is converted by portable code.
+ */
+#include "fastdrop.h"
+
+#ifdef FD_X86
+#include <emmintrin.h>
+
+#include "compiler.h"
+#include "half.h"
+
+#define ISA sse2
+#define LANES 2
+
+typedef __m128i vec;
+typedef __m128 fvec;
+typedef __m128d dvec;
+
+INLINE vec set1(uint64_t a) { return _mm_set1_epi64x((long long)a); }
+INLINE vec load_lanes(const uint64_t *p) { return _mm_loadu_si128((const __m128i *)p); }
+INLINE void store_lanes(uint64_t *p, vec a) { _mm_storeu_si128((__m128i *)p, a); }
+INLINE void store_bits(uint8_t *p, vec a) { _mm_storeu_si128((__m128i *)p, a); }
+INLINE vec add(vec a, vec b) { return _mm_add_epi64(a, b); }
+INLINE vec mul32(vec a, vec b) { return _mm_mul_epu32(a, b); }
+INLINE vec srl32(vec a) { return _mm_srli_epi64(a, 32); }
+INLINE vec xor3(vec a, vec b, vec c) { return _mm_xor_si128(_mm_xor_si128(b, c), a); }
+INLINE vec and(vec a, vec b) { return _mm_and_si128(a, b); }
+INLINE vec andnot(vec a, vec b) { return _mm_andnot_si128(b, a); }
+INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
+INLINE vec even32(vec a, vec b)
+{
+    return _mm_castps_si128(_mm_shuffle_ps(_mm_castsi128_ps(a), _mm_castsi128_ps(b), 0x88));
+}
+INLINE vec lo32(vec a, vec b) { return _mm_unpacklo_epi32(a, b); }
+INLINE vec hi32(vec a, vec b) { return _mm_unpackhi_epi32(a, b); }
+INLINE vec lo64(vec a, vec b) { return _mm_unpacklo_epi64(a, b); }
+INLINE vec hi64(vec a, vec b) { return _mm_unpackhi_epi64(a, b); }
+INLINE unsigned nonzero(const uint8_t *p) { return (unsigned)!!load_le64(p) | (unsigned)!!load_le64(p + 8) << 1; }
+
+INLINE fvec set1_f32(float a) { return _mm_set1_ps(a); }
+INLINE fvec load_f32(const float *p) { return _mm_loadu_ps(p); }
+INLINE fvec load_f16(const uint16_t *p)
+{
+    return _mm_setr_ps(half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3]));
+}
+INLINE fvec load_bf16(const uint16_t *p)
+{
+    return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p)));
+}
+INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+{
+    const __m128i lane_bit = _mm_setr_epi32(1, 2, 4, 8);
+    const __m128i mask = _mm_cmpeq_epi32(_mm_and_si128(_mm_set1_epi32((int)keep), lane_bit), lane_bit);
+    return _mm_and_ps(_mm_mul_ps(a, scale), _mm_castsi128_ps(mask));
+}
+INLINE void store_f32(float *p, fvec a, int stream)
+{
+    if (stream) {
+        _mm_stream_ps(p, a);
+    } else {
+        _mm_storeu_ps(p, a);
+    }
+}
+/* Four halves fill no streaming store, which begins at 16 bytes. */
+INLINE void store_f16(uint16_t *p, fvec a, int stream)
+{
+    float lanes[4];
+    (void)stream;
+    _mm_storeu_ps(lanes, a);
+    for (int i = 0; i < 4; ++i) {
+        p[i] = float_to_half(lanes[i]);
+    }
+}
+INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+{
+    const __m128i u = _mm_castps_si128(a);
+    const __m128i odd = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
+    const __m128i rounded = _mm_add_epi32(u, _mm_add_epi32(odd, _mm_set1_epi32(0x7FFF)));
+    (void)stream;
+    /* The pack saturates signed numbers, which an arithmetic shift makes of the upper halves. */
+    const __m128i half = _mm_srai_epi32(rounded, 16);
+    _mm_storel_epi64((__m128i *)p, _mm_packs_epi32(half, half));
+}
+
+INLINE dvec set1_f64(double a) { return _mm_set1_pd(a); }
+INLINE dvec load_f64(const double *p) { return _mm_loadu_pd(p); }
+INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+{
+    const __m128i lane_bit = _mm_setr_epi32(1, 1, 2, 2);
+    const __m128i mask = _mm_cmpeq_epi32(_mm_and_si128(_mm_set1_epi32((int)keep), lane_bit), lane_bit);
+    return _mm_and_pd(_mm_mul_pd(a, scale), _mm_castsi128_pd(mask));
+}
+INLINE void store_f64(double *p, dvec a, int stream)
+{
+    if (stream) {
+        _mm_stream_pd(p, a);
+    } else {
+        _mm_storeu_pd(p, a);
+    }
+}
+INLINE void fence(void) { _mm_sfence(); }
+
+#include "kernels.inc.h"
+#endif

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Dropout on the CPU for NumPy arrays, at the price of a copy.
+
+>>> import numpy as np, fastdrop
+>>> x = np.ones((256, 1024), np.float32)
+>>> y, mask = fastdrop.dropout(x, 0.1, return_mask=True)  # forward
+>>> dx = mask.apply(np.ones_like(y))                      # backward
+"""
+
+import os as _os
+import warnings as _warnings
+from collections.abc import Iterator as _Iterator
+from contextlib import contextmanager as _contextmanager
+
+from fastdrop import _reference
+
+try:
+    from fastdrop import _core
+except ModuleNotFoundError as _missing:
+    if _missing.name != "fastdrop._core":
+        raise
+    _core = None
+
+__version__ = "0.1.0"
+
+
+def _find_kernels(name: str):
+    """The kernels of that name: ``reference``, or an instruction set that this machine can run."""
+    if name == "reference":
+        return _reference.Kernels()
+    if _core is None or name not in _core.supported():
+        raise ValueError(f"{name!r} can not run here; these can: {', '.join(_kernel_names())}")
+    return _core.Kernels(name)
+
+
+def _kernel_names() -> tuple[str, ...]:
+    """The reference and the instruction sets of this machine, from the plainest to the fastest."""
+    return ("reference", *(_core.supported() if _core is not None else ()))
+
+
+def _choose_kernels():
+    """What is to run, by the environment: what was asked for and is not to be had is an error."""
+    isa = _os.environ.get("FASTDROP_ISA")
+    no_extension = _os.environ.get("FASTDROP_NO_EXTENSION", "0")
+    if no_extension not in ("0", "1", ""):
+        raise ValueError(f"FASTDROP_NO_EXTENSION must be 0 or 1, got {no_extension!r}")
+    if no_extension == "1" or _core is None:
+        if isa is not None:
+            why = "FASTDROP_NO_EXTENSION=1 is set" if no_extension == "1" else "this build has no compiled core"
+            raise ValueError(f"FASTDROP_ISA={isa!r} asks for the compiled core, but {why}: unset one of them")
+        if no_extension != "1":
+            _warnings.warn(
+                "fastdrop was built without its compiled core: the NumPy reference runs instead, with the same "
+                "results, many times slower. Reinstall with a C compiler, or set FASTDROP_NO_EXTENSION=1 to say "
+                "that this is meant.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return _reference.Kernels()
+    if isa is None:
+        return _core.Kernels(_core.supported()[-1])
+    if isa not in _core.supported():
+        reason = "this machine can not run it" if isa in _core.built() else "this build does not have it"
+        raise ValueError(f"FASTDROP_ISA={isa!r}: {reason}; allowed here: {', '.join(_core.supported())}")
+    return _core.Kernels(isa)
+
+
+@_contextmanager
+def _using(name: str) -> _Iterator[None]:
+    """Run other kernels for a while, in all of the process: for tests and measurements."""
+    global _kernels
+    before = _kernels
+    _kernels = _find_kernels(name)
+    try:
+        yield
+    finally:
+        _kernels = before
+
+
+_kernels = _choose_kernels()
+
+from fastdrop._config import show_config  # noqa: E402  the kernels are chosen first
+from fastdrop._functions import dropout  # noqa: E402
+from fastdrop._masks import DropoutMask  # noqa: E402
+from fastdrop._streams import PhiloxStream  # noqa: E402
+from fastdrop._threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
+
+__all__ = [
+    "DropoutMask",
+    "PhiloxStream",
+    "dropout",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+]

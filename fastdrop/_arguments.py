@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a caller may pass, checked in one place.
+
+Every function here returns its argument in the form that the rest of the package works with, or raises a TypeError or
+ValueError that names the argument, says what came and says what is allowed. None has any other effect.
+"""
+
+from __future__ import annotations
+
+import operator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+DEFAULT_RATE = 0.5
+KEY_BITS = 64
+CALL_BITS = 56
+
+_FLOATS = (np.float32, np.float64, np.float16)
+
+
+def rate_of(rate: Any, keep_prob: Any = None) -> float:
+    """The probability to drop, from whichever of the two was given."""
+    if keep_prob is not None:
+        # The default is told from a 0.5 that somebody passed by which object it is.
+        if rate is not DEFAULT_RATE:
+            raise ValueError(
+                f"give rate or keep_prob, not both: got rate={rate!r} and keep_prob={keep_prob!r} "
+                "(rate is the probability to drop, keep_prob = 1 - rate)"
+            )
+        return 1.0 - probability(keep_prob, "keep_prob")
+    if type(rate) is float and 0.0 <= rate <= 1.0:
+        return rate
+    return probability(rate, "rate")
+
+
+def probability(value: Any, name: str) -> float:
+    """A float in [0, 1]."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number from 0 to 1, got {_described(value)}")
+    number = float(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+    return number
+
+
+def float_array(x: Any, name: str = "x") -> np.ndarray:
+    """An ndarray, or a subclass, of a dtype that has kernels."""
+    if not isinstance(x, np.ndarray):
+        x = np.asarray(x)
+    if x.dtype.type not in _FLOATS and x.dtype.name != "bfloat16":
+        raise TypeError(
+            f"{name} must be an array of float16, bfloat16, float32 or float64, got dtype {x.dtype}{_advice(x.dtype)}"
+        )
+    return x
+
+
+def _advice(dtype: np.dtype) -> str:
+    if dtype.kind in "biu":
+        return f"; scaled values are not integers: pass x.astype(np.{'float64' if dtype.itemsize > 2 else 'float32'})"
+    if dtype.kind == "c":
+        return "; pass the real and imaginary parts, with the same key and call if they shall fall together"
+    if dtype.kind == "f":
+        return "; pass x.astype(np.float64)"
+    return ""
+
+
+def output(out: Any, x: np.ndarray) -> None:
+    """``out`` can take the result for x."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {_described(out)}")
+    if out.shape != x.shape:
+        raise ValueError(f"out must have the shape of x, {x.shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: pass an array that can be written to")
+    if out.dtype is not x.dtype and not np.can_cast(x.dtype, out.dtype, "safe"):
+        raise TypeError(f"out must hold every value of dtype {x.dtype} without loss, got dtype {out.dtype}")
+    if 0 in out.strides and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True)):
+        raise ValueError("out is a broadcast view whose elements share memory: pass an array with its own")
+
+
+def mask_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of a mask: a tuple of lengths, or one length."""
+    try:
+        lengths = tuple(operator.index(n) for n in shape) if np.iterable(shape) else (operator.index(shape),)
+    except TypeError:
+        raise TypeError(f"shape must be an int or a sequence of ints, got {shape!r}") from None
+    if any(n < 0 for n in lengths):
+        raise ValueError(f"shape must have lengths of at least 0, got {lengths}")
+    if len(lengths) > 64:
+        raise ValueError(f"shape must have at most 64 dimensions, got {len(lengths)}")
+    return lengths
+
+
+def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape in which a mask for ``shape`` is drawn, None where that is ``shape`` itself."""
+    if noise_shape is None:
+        return None
+    try:
+        lengths = tuple(None if n is None else operator.index(n) for n in noise_shape)
+    except TypeError:
+        raise TypeError(f"noise_shape must be None or a sequence of ints and None, got {noise_shape!r}") from None
+    if len(lengths) != len(shape):
+        raise ValueError(
+            f"noise_shape must have one length for each of the {len(shape)} dimensions of {shape}, got {noise_shape!r}"
+        )
+    if any(n not in (None, 1, own) for n, own in zip(lengths, shape, strict=True)):
+        raise ValueError(
+            f"noise_shape must hold 1 or None or the array's own length in each dimension of {shape}, "
+            f"got {noise_shape!r}"
+        )
+    full = tuple(own if n is None else n for n, own in zip(lengths, shape, strict=True))
+    return None if full == shape else full
+
+
+def unsigned(value: Any, name: str, bits: int) -> int:
+    """An int from 0 to 2**bits - 1."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int from 0 to 2**{bits} - 1, got {_described(value)}")
+    number = operator.index(value)
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{name} must be from 0 to 2**{bits} - 1, got {number}")
+    return number
+
+
+def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
+    """A SeedSequence from an int, a sequence of ints, another SeedSequence, or None for fresh entropy."""
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    is_bool = isinstance(seed, (bool, np.bool_))
+    if seed is None or (hasattr(seed, "__index__") and not is_bool) or isinstance(seed, (list, tuple)):
+        parts = seed if isinstance(seed, (list, tuple)) else () if seed is None else (seed,)
+        if any(isinstance(part, (bool, np.bool_)) or not hasattr(part, "__index__") for part in parts):
+            raise TypeError(f"{name} must hold ints of at least 0 only, got {seed!r}")
+        if any(operator.index(part) < 0 for part in parts):
+            raise ValueError(f"{name} must be at least 0, got {seed!r}")
+        return np.random.SeedSequence(seed)
+    raise TypeError(
+        f"{name} must be an int of at least 0, a sequence of such, a numpy.random.SeedSequence or None, "
+        f"got {_described(seed)}"
+    )
+
+
+def count(value: Any, name: str) -> int:
+    """An int of at least 1."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int of at least 1, got {_described(value)}")
+    if operator.index(value) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return operator.index(value)
+
+
+def _described(value: Any) -> str:
+    return f"{value!r} of type {type(value).__name__}" if np.ndim(value) == 0 else f"a {type(value).__name__}"

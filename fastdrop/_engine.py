@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From checked arguments to the kernels: the result's memory, the split over threads, the choice of stores."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+import fastdrop
+from fastdrop import _threads
+
+# Arrays of fewer elements go to the kernel at once, whatever the threads and the caches.
+SMALL = 1 << 16
+
+
+def _last_level_cache() -> int:
+    """Bytes, or a usual size where the system does not tell."""
+    for name in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL2_CACHE_SIZE"):
+        if name in getattr(os, "sysconf_names", ()):
+            try:
+                size = os.sysconf(name)
+            except (OSError, ValueError):
+                continue
+            if size > 0:
+                return size
+    return 32 << 20
+
+
+LAST_LEVEL_CACHE = _last_level_cache()
+
+
+def result_for(x: np.ndarray) -> np.ndarray:
+    """An array for the result: x's shape, dtype in native byte order, and order of axes in memory."""
+    if x.dtype.isnative:
+        return np.empty_like(x, subok=False)
+    return np.empty_like(x, subok=False, dtype=x.dtype.newbyteorder("="))
+
+
+def wrapped(result: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The result as the subclass of ndarray that x is of."""
+    return result if type(x) is np.ndarray else x.__array_wrap__(result)
+
+
+def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """What is to be returned where nothing is dropped: x itself, or out with x's elements."""
+    if out is None:
+        return x
+    np.copyto(out, x, casting="safe")
+    return out
+
+
+def scale_of(rate: float) -> float:
+    """What kept elements are multiplied by. At rate 1 there are none."""
+    return 1.0 / (1.0 - rate) if rate < 1.0 else 0.0
+
+
+def threshold_of(rate: float) -> int:
+    """D, an integer up to 2**32: the product is exact and round() takes ties to even."""
+    return round(rate * 4294967296.0)
+
+
+def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None) -> None:
+    """``Kernels.apply`` for the whole of an array."""
+    kernels = fastdrop._kernels
+    size = x.size
+    if size < SMALL:
+        kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
+        return
+    # In place the line is in the cache already, and it would be sent out for nothing.
+    stream = out.nbytes > LAST_LEVEL_CACHE and out is not x
+
+    def work(start: int, stop: int) -> None:
+        kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, stream)
+
+    if _is_elementwise(x, out):
+        _threads.share(work, size)
+    else:
+        work(0, size)
+
+
+def keep(shape, key, call, threshold, offset=0, dims=None, bits=None) -> np.ndarray:
+    """``Kernels.keep`` for the whole of a mask: a new array of booleans."""
+    kernels = fastdrop._kernels
+    out = np.empty(shape, np.bool_)
+
+    def work(start: int, stop: int) -> None:
+        kernels.keep(out, start, stop, key, call, threshold, offset, dims, bits)
+
+    _threads.share(work, out.size)
+    return out
+
+
+def _is_elementwise(x: np.ndarray, out: np.ndarray) -> bool:
+    """Whether an element of out shares memory with no element of x but its own, so that their order is free."""
+    same = x.ctypes.data == out.ctypes.data and x.strides == out.strides and x.dtype == out.dtype
+    return same or not np.may_share_memory(x, out)

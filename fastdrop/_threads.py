@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How many threads work on a large array, and the pool they come from.
+
+The pool is the standard library's and its threads hold no GIL while a kernel runs. Work is handed out in chunks that
+whoever is free takes, the calling thread included: one that wakes late takes fewer, and none is waited for that has
+not begun.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from types import TracebackType
+
+from fastdrop import _arguments
+
+# In elements, and multiples of the kernels' tile. Waking a thread costs about as much as a chunk takes.
+CHUNK = 1 << 17
+MIN_SHARED = 2 * CHUNK
+
+_pool: ThreadPoolExecutor | None = None
+_pool_lock = threading.Lock()
+_override: ContextVar[int | None] = ContextVar("fastdrop.num_threads", default=None)
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _from_environment() -> int:
+    text = os.environ.get("FASTDROP_NUM_THREADS")
+    if text is None:
+        return _usable_cpus()
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise ValueError(f"FASTDROP_NUM_THREADS must be an int of at least 1, got {text!r}")
+    return int(text)
+
+
+_default = _from_environment()
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads may work on one array, in all of the process.
+
+    The default is ``FASTDROP_NUM_THREADS``, or the CPUs that this process may use. Masks do not depend on it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. Arrays below about 300,000 elements are always left to the calling thread.
+    """
+    global _default
+    _default = _arguments.count(n, "n")
+
+
+def get_num_threads() -> int:
+    """How many threads may work on one array, here and now."""
+    return _override.get() or _default
+
+
+class num_threads:
+    """A context in which ``n`` threads may work on one array.
+
+    It holds for the calling thread, or asyncio task, alone.
+
+    Examples
+    --------
+    >>> import fastdrop
+    >>> with fastdrop.num_threads(1):
+    ...     fastdrop.get_num_threads()
+    1
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = _arguments.count(n, "n")
+
+    def __enter__(self) -> None:
+        self._token = _override.set(self._n)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _override.reset(self._token)
+
+
+def share(work: Callable[[int, int], object], size: int) -> None:
+    """Call ``work(start, stop)`` for chunks that make up ``range(size)``, from as many threads as pay."""
+    helpers = min(get_num_threads(), size // CHUNK) - 1
+    if helpers < 1 or size < MIN_SHARED:
+        work(0, size)
+        return
+    starts = deque(range(0, size, CHUNK))
+
+    def take_chunks() -> None:
+        while True:
+            try:
+                start = starts.popleft()
+            except IndexError:
+                return
+            work(start, min(start + CHUNK, size))
+
+    futures = []
+    try:
+        pool = _shared_pool(helpers)
+        futures = [pool.submit(take_chunks) for _ in range(helpers)]
+    except RuntimeError:
+        pass  # no more threads, or the interpreter is ending: the calling thread does it alone
+    try:
+        take_chunks()
+    finally:
+        starts.clear()
+        for future in futures:
+            if not future.cancel():
+                future.result()
+
+
+def _shared_pool(threads: int) -> ThreadPoolExecutor:
+    """The pool, at least as large as asked for."""
+    global _pool
+    with _pool_lock:
+        if _pool is None or _pool._max_workers < threads:
+            _pool = ThreadPoolExecutor(threads, thread_name_prefix="fastdrop")
+        return _pool
+
+
+def _forget_pool() -> None:
+    """In a forked child, where the parent's threads do not exist."""
+    global _pool, _pool_lock
+    _pool = None
+    _pool_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

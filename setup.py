@@ -1,0 +1,43 @@
+"""Build the compiled core. Everything else about the package stands in pyproject.toml.
+
+The files of the core choose their own instruction sets, so there is one extension and no flag for a single file.
+FASTDROP_NO_EXTENSION=1 builds the package without the core; the NumPy reference then runs in its place.
+"""
+
+import os
+import sys
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MSVC = sys.platform == "win32"
+
+core = Extension(
+    "fastdrop._core",
+    sources=[
+        "fastdrop/_core.pyx",
+        "csrc/dispatch.c",
+        "csrc/isa_portable.c",
+        "csrc/isa_sse2.c",
+        "csrc/isa_avx2.c",
+        "csrc/isa_avx512.c",
+        "csrc/isa_neon.c",
+    ],
+    depends=[
+        "csrc/fastdrop.h",
+        "csrc/compiler.h",
+        "csrc/half.h",
+        "csrc/kernels.inc.h",
+        "csrc/philox.inc.h",
+        "csrc/planes.inc.h",
+        "csrc/apply.inc.h",
+    ],
+    include_dirs=["csrc", numpy.get_include()],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
+    # A fused multiply-add rounds once where the reference rounds twice.
+    extra_compile_args=["/O2", "/std:c11"] if MSVC else ["-O3", "-std=c11", "-ffp-contract=off"],
+)
+
+without_core = os.environ.get("FASTDROP_NO_EXTENSION") == "1"
+setup(ext_modules=[] if without_core else cythonize([core], language_level=3))
