@@ -144,6 +144,17 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     const plan p = make_plan(draw);
     const uint64_t block = start / BLOCK;
     const size_t phase = start % BLOCK;                       /* bits in the first block before the first element */
+    if (n <= FEW_BLOCKS * BLOCK - phase) {
+        window w;
+        draw_few(&p, block, w.keep + CARRY, w.undecided);
+        if (p.has_tail) {
+            decide_tails(&p, block * BLOCK, FEW_BLOCKS * BLOCK, w.keep + CARRY, w.undecided);
+        }
+        a.stream = 0;
+        apply_groups(&a, w.keep, (int64_t)(8 * CARRY + phase), n, SIZE_MAX);
+        apply_few(&a, w.keep, 8 * CARRY + phase + a.done, n - a.done);
+        return;
+    }
     const size_t tiles = (n - 1) / TILE + ((n - 1) % TILE + phase) / TILE + 1;
     const size_t last_steps = ((n + phase - 1) % TILE) / STEP + 1;
     uint64_t lanes[2 * LANES];

@@ -50,6 +50,13 @@ INLINE uint64_t load_le64(const uint8_t *p)
     return a;
 }
 
+INLINE void store_le32(uint8_t *p, uint32_t a)
+{
+    for (int i = 0; i < 4; ++i) {
+        p[i] = (uint8_t)(a >> 8 * i);
+    }
+}
+
 INLINE void prefetch(const void *p)
 {
 #if defined(_MSC_VER) && !defined(__clang__)

@@ -14,6 +14,7 @@ enum {
     STEPS = TILE / STEP,
     PLANES = 8,
     TAIL_DOMAIN = 8,
+    FEW_BLOCKS = 2,
 };
 
 /* What stays the same along a draw. */
@@ -96,6 +97,58 @@ INLINE void store_step(uint8_t *bits, const vec w[4])
     store_bits(bits + 3 * row, hi64(hi01, hi23));
 }
 
+/* The words of 2 * LANES blocks with counters of their own: word r of lane j goes to w[r][j]. */
+INLINE void words_at(const plan *p, const uint64_t index[2 * LANES], const uint64_t high[2 * LANES],
+                     uint64_t w[4][2 * LANES])
+{
+    blocks b;
+    for (int j = 0; j < PAIR; ++j) {
+        b.w0[j] = load_lanes(index + j * LANES);
+        b.w1[j] = srl32(b.w0[j]);
+        b.w2[j] = set1(p->call_low);
+        b.w3[j] = load_lanes(high + j * LANES);
+    }
+    philox(&b, &p->keys, PHILOX_ROUNDS);
+    const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
+    for (int r = 0; r < 4; ++r) {
+        store_lanes(w[r], words[r][0]);
+        store_lanes(w[r] + LANES, words[r][1]);
+    }
+}
+
+/* For a run within FEW_BLOCKS, planes stand beside blocks in the lanes: eight planes of two blocks are one or a few
+ * words_at(), where a step would draw thousands of elements that nobody asked for. */
+INLINE void draw_few(const plan *p, uint64_t block, uint8_t *keep, uint8_t *undecided)
+{
+    uint64_t w[PLANES * FEW_BLOCKS / (2 * LANES)][4][2 * LANES];
+    for (int i = 0; i < p->planes * FEW_BLOCKS; i += 2 * LANES) {
+        uint64_t index[2 * LANES], high[2 * LANES];
+        for (int j = 0; j < 2 * LANES; ++j) {
+            index[j] = block + (uint64_t)((i + j) % FEW_BLOCKS);
+            high[j] = p->call_high + (uint64_t)((i + j) / FEW_BLOCKS);
+        }
+        words_at(p, index, high, w[i / (2 * LANES)]);
+    }
+    memset(undecided, 0, TILE / 8);
+    for (int j = 0; j < FEW_BLOCKS; ++j) {
+        for (int r = 0; r < 4; ++r) {
+            uint32_t kept = p->all_dropped ? 0 : UINT32_MAX, open = UINT32_MAX;
+            for (int plane = 0; plane < p->planes; ++plane) {
+                const int lane = plane * FEW_BLOCKS + j;
+                const uint32_t bits = (uint32_t)w[lane / (2 * LANES)][r][lane % (2 * LANES)];
+                if (p->threshold >> (31 - plane) & 1) {
+                    kept &= ~(open & ~bits);
+                    open &= bits;
+                } else {
+                    open &= ~bits;
+                }
+            }
+            store_le32(keep + 16 * j + 4 * r, kept);
+            store_le32(undecided + 16 * j + 4 * r, open);
+        }
+    }
+}
+
 /* Decide by their tails the elements that eight planes have left undecided, 2 * LANES at a time.
  *
  * keep and undecided hold the bits of n elements from `first` on; the answer goes to keep. */
@@ -120,24 +173,14 @@ INLINE void decide_tails(const plan *p, uint64_t first, unsigned n, uint8_t *kee
             }
         }
     }
+    uint64_t high[2 * LANES];
     for (unsigned j = 0; j < 2 * LANES; ++j) {
         index[count + j] = 0;
+        high[j] = p->call_high + TAIL_DOMAIN;
     }
     for (unsigned i = 0; i < count; i += 2 * LANES) {
-        blocks b;
-        for (int j = 0; j < PAIR; ++j) {
-            b.w0[j] = load_lanes(index + i + j * LANES);
-            b.w1[j] = srl32(b.w0[j]);
-            b.w2[j] = set1(p->call_low);
-            b.w3[j] = set1(p->call_high + TAIL_DOMAIN);
-        }
-        philox(&b, &p->keys, PHILOX_ROUNDS);
-        const vec *const words_of[4] = {b.w0, b.w1, b.w2, b.w3};
         uint64_t w[4][2 * LANES];
-        for (int r = 0; r < 4; ++r) {
-            store_lanes(w[r], words_of[r][0]);
-            store_lanes(w[r] + LANES, words_of[r][1]);
-        }
+        words_at(p, index + i, high, w);
         const unsigned filled = count - i < 2 * LANES ? count - i : 2 * LANES;
         for (unsigned j = 0; j < filled; ++j) {
             const unsigned at = position[i + j];

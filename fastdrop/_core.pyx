@@ -143,7 +143,8 @@ cdef void walk(const Job *job, Run run, int64_t first, size_t n, char *x, char *
             index += job.stride[d]
 
 
-cdef int fill_job(Job *job, const fd_kernels *kernels, key, call, threshold, offset, dims, bits) except -1:
+cdef int fill_job(Job *job, const fd_kernels *kernels, uint64_t key, uint64_t call, uint64_t threshold,
+                  int64_t offset, dims, bits) except -1:
     cdef const uint8_t[::1] view
     cdef int d
     job.kernels = kernels
@@ -239,6 +240,24 @@ cdef class Kernels:
             i += 1
         self.name = name
 
+    def are_plain(self, x, out):
+        cdef cnp.ndarray a, b
+        cdef int num
+        if type(x) is not cnp.ndarray:
+            return False
+        a = x
+        num = cnp.PyArray_TYPE(a)
+        if not cnp.PyArray_ISCARRAY_RO(a) or not (num == cnp.NPY_FLOAT or num == cnp.NPY_DOUBLE
+                                                  or num == cnp.NPY_FLOAT16):
+            return False
+        if out is None:
+            return True
+        if type(out) is not cnp.ndarray:
+            return False
+        b = out
+        return (cnp.PyArray_TYPE(b) == num and cnp.PyArray_ISCARRAY(b) and cnp.PyArray_NDIM(a) == cnp.PyArray_NDIM(b)
+                and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(a), cnp.PyArray_DIMS(b), cnp.PyArray_NDIM(a)))
+
     def philox(self, counter, key, int rounds=10):
         cdef uint32_t c[4]
         cdef uint32_t k[2]
@@ -248,8 +267,8 @@ cdef class Kernels:
         self.kernels.philox(c, k, rounds, result)
         return tuple(result)
 
-    def apply(self, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_t stop, key, call, threshold, double scale,
-              offset=0, dims=None, bits=None, bint stream=False):
+    def apply(self, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
+              uint64_t threshold, double scale, int64_t offset=0, dims=None, bits=None, bint stream=False):
         cdef Job job
         cdef size_t item = <size_t>cnp.PyArray_ITEMSIZE(x)
         cdef char *px = cnp.PyArray_BYTES(x) + <size_t>start * item
@@ -269,7 +288,8 @@ cdef class Kernels:
         else:
             iterate(&job, x, out, start, stop)
 
-    def keep(self, cnp.ndarray out, int64_t start, int64_t stop, key, call, threshold, offset=0, dims=None, bits=None):
+    def keep(self, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
+             uint64_t threshold, int64_t offset=0, dims=None, bits=None):
         cdef Job job
         cdef char *py = cnp.PyArray_BYTES(out) + start
         if stop == start:
@@ -278,7 +298,7 @@ cdef class Kernels:
         with nogil:
             walk(&job, keep_run, start, <size_t>(stop - start), NULL, py, 0, 1)
 
-    def keep_bits(self, size_t n, key, call, threshold, uint64_t start=0):
+    def keep_bits(self, size_t n, uint64_t key, uint64_t call, uint64_t threshold, uint64_t start=0):
         cdef fd_draw draw
         cdef uint8_t[::1] view
         bits = np.empty((n + 7) // 8, np.uint8)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import numpy as np
@@ -32,9 +33,9 @@ LAST_LEVEL_CACHE = _last_level_cache()
 
 def result_for(x: np.ndarray) -> np.ndarray:
     """An array for the result: x's shape, dtype in native byte order, and order of axes in memory."""
-    if x.dtype.isnative:
-        return np.empty_like(x, subok=False)
-    return np.empty_like(x, subok=False, dtype=x.dtype.newbyteorder("="))
+    if x.flags.c_contiguous and x.dtype.isnative:
+        return np.empty(x.shape, x.dtype)  # half the time of empty_like
+    return np.empty_like(x, dtype=x.dtype.newbyteorder("="), subok=False)
 
 
 def wrapped(result: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -50,33 +51,36 @@ def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     return out
 
 
-def scale_of(rate: float) -> float:
-    """What kept elements are multiplied by. At rate 1 there are none."""
-    return 1.0 / (1.0 - rate) if rate < 1.0 else 0.0
+@functools.lru_cache
+def threshold_and_scale(rate: float) -> tuple[int, float]:
+    """D, an integer up to 2**32, and what kept elements are multiplied by (at rate 1 there are none).
 
-
-def threshold_of(rate: float) -> int:
-    """D, an integer up to 2**32: the product is exact and round() takes ties to even."""
-    return round(rate * 4294967296.0)
+    The product is exact and round() takes ties to even; the scale is rounded once more, to the arithmetic type.
+    """
+    return round(rate * 4294967296.0), 1.0 / (1.0 - rate) if rate < 1.0 else 0.0
 
 
 def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None) -> None:
     """``Kernels.apply`` for the whole of an array."""
-    kernels = fastdrop._kernels
     size = x.size
     if size < SMALL:
-        kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
-        return
+        fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
+    else:
+        _apply_large(x, out, key, call, threshold, scale, offset, dims, bits)
+
+
+def _apply_large(x, out, *draw_and_places) -> None:
+    kernels = fastdrop._kernels
     # In place the line is in the cache already, and it would be sent out for nothing.
     stream = out.nbytes > LAST_LEVEL_CACHE and out is not x
 
     def work(start: int, stop: int) -> None:
-        kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, stream)
+        kernels.apply(x, out, start, stop, *draw_and_places, stream)
 
     if _is_elementwise(x, out):
-        _threads.share(work, size)
+        _threads.share(work, x.size)
     else:
-        work(0, size)
+        work(0, x.size)
 
 
 def keep(shape, key, call, threshold, offset=0, dims=None, bits=None) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
+import fastdrop
 from fastdrop import _arguments, _engine, _streams
 from fastdrop._masks import DropoutMask, _whole
 from fastdrop._streams import RNG
@@ -108,25 +109,27 @@ def dropout(
     >>> dx = mask.apply(np.ones_like(y))
     """
     rate = _arguments.rate_of(rate, keep_prob)
-    x = _arguments.float_array(x)
+    if not fastdrop._kernels.are_plain(x, out):
+        x = _arguments.float_array(x)
+        if out is not None:
+            _arguments.output(out, x)
     if noise_shape is not None:
         noise_shape = _arguments.noise_lengths(noise_shape, x.shape)
-    if out is not None:
-        _arguments.output(out, x)
     source = _streams.source(rng)
     if not training:
         y = _engine.copied(x, out)
         return (y, _whole(x.shape, 0.0, 0, 0, None)) if return_mask else y
     y = out if out is not None else _engine.result_for(x) if rate > 0.0 else x
     key, call = source.next_draw()
-    mask = None
-    if return_mask or noise_shape is not None:
-        mask = _whole(x.shape, rate, key, call, noise_shape)
+    mask = _whole(x.shape, rate, key, call, noise_shape) if return_mask or noise_shape is not None else None
     if rate == 0.0:
         y = _engine.copied(x, out)
     else:
-        places = (0, None, None) if noise_shape is None else mask._places()
-        _engine.apply(x, y, key, call, _engine.threshold_of(rate), _engine.scale_of(rate), *places)
+        threshold, scale = _engine.threshold_and_scale(rate)
+        if noise_shape is None:
+            _engine.apply(x, y, key, call, threshold, scale)
+        else:
+            _engine.apply(x, y, key, call, threshold, scale, *mask.places())
         if out is None:
             y = _engine.wrapped(y, x)
     return (y, mask) if return_mask else y

@@ -49,7 +49,7 @@ class DropoutMask:
     True
     """
 
-    __slots__ = ("shape", "rate", "key", "call", "noise_shape", "_offset", "_strides", "_bits")
+    __slots__ = ("shape", "rate", "key", "call", "noise_shape", "_offset", "_strides", "_bits", "_dims")
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
     shape: tuple[int, ...]
@@ -93,11 +93,12 @@ class DropoutMask:
         return _restore(keep.shape, rate, None, None, None, 0, _strides(keep.shape, None), bits)
 
     def _fill(self, *values: Any) -> None:
-        for name, value in zip(self.__slots__, values, strict=True):
+        for name, value in zip(self.__slots__, values, strict=False):
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "_dims", _collapsed(self.shape, self._strides))
 
     def _state(self) -> tuple:
-        return tuple(getattr(self, name) for name in self.__slots__)
+        return tuple(getattr(self, name) for name in self.__slots__[:-1])
 
     # What follows from the parameters
 
@@ -109,12 +110,12 @@ class DropoutMask:
     @property
     def scale(self) -> float:
         """What kept elements are multiplied by, ``1 / (1 - rate)``, or 0 at rate 1, where there are none."""
-        return _engine.scale_of(self.rate)
+        return _engine.threshold_and_scale(self.rate)[1]
 
     @property
     def threshold(self) -> int:
         """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
-        return _engine.threshold_of(self.rate)
+        return _engine.threshold_and_scale(self.rate)[0]
 
     @property
     def ndim(self) -> int:
@@ -144,15 +145,17 @@ class DropoutMask:
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        x = _arguments.float_array(x)
+        if not fastdrop._kernels.are_plain(x, out):
+            x = _arguments.float_array(x)
+            if out is not None:
+                _arguments.output(out, x)
         if x.shape != self.shape:
             raise ValueError(f"x must have the shape of the mask, {self.shape}, got {x.shape}")
-        if out is not None:
-            _arguments.output(out, x)
         if self.rate == 0.0 and self._bits is None:
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
-        _engine.apply(x, result, *self._draw(), self.threshold, self.scale, *self._places())
+        threshold, scale = _engine.threshold_and_scale(self.rate)
+        _engine.apply(x, result, *self._draw(), threshold, scale, *self.places())
         return _engine.wrapped(result, x) if out is None else out
 
     def packbits(self) -> npt.NDArray[np.uint8]:
@@ -163,7 +166,7 @@ class DropoutMask:
         ndarray of uint8, shape ((size + 7) // 8,)
             Element i is bit ``i % 8`` of byte ``i // 8``, 1 where kept. Unused bits are 0.
         """
-        offset, dims, bits = self._places()
+        offset, dims, bits = self.places()
         if dims is None and bits is None:
             return fastdrop._kernels.keep_bits(self.size, *self._draw(), self.threshold, offset)
         return np.packbits(np.asarray(self), axis=None, bitorder="little")
@@ -171,7 +174,7 @@ class DropoutMask:
     def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("a DropoutMask has no memory to share: np.asarray(mask) draws a new array")
-        keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self._places())
+        keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self.places())
         return keep if dtype is None else keep.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> DropoutMask:
@@ -193,9 +196,9 @@ class DropoutMask:
     def _draw(self) -> tuple[int, int]:
         return self.key or 0, self.call or 0
 
-    def _places(self) -> tuple[int, tuple[tuple[int, int], ...] | None, np.ndarray | None]:
+    def places(self) -> tuple[int, tuple[tuple[int, int], ...] | None, np.ndarray | None]:
         """Where the elements lie, as ``Kernels`` takes it: offset, dims, bits."""
-        dims = _collapsed(self.shape, self._strides)
+        dims = self._dims
         if self._bits is not None:
             return self._offset, dims, np.frombuffer(self._bits, np.uint8)
         if dims is not None and any(stride == 0 for _, stride in dims):

@@ -177,6 +177,10 @@ class Kernels:
 
     name = "reference"
 
+    def are_plain(self, x: object, out: object) -> bool:
+        """Whether x, and out if it is not None, need no look at layout, dtype or shape. False may mean either."""
+        return False
+
     def philox(self, counter: Sequence[int], key: tuple[int, int], rounds: int = 10) -> tuple[int, ...]:
         """The four words of one counter."""
         return tuple(int(word) for word in philox4x32(counter, key, rounds))

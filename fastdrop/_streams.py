@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from typing import Any, TypeAlias, Union
@@ -15,7 +16,9 @@ RNG: TypeAlias = Union[
     None, int, np.integer, np.random.SeedSequence, np.random.Generator, np.random.BitGenerator, "PhiloxStream"
 ]
 
-# One lock for all streams: it is held for a few bytecodes, and one lock can be carried over a fork.
+_END = 1 << _arguments.CALL_BITS
+
+# For spawning: one lock for all streams, because one can be carried over a fork.
 _lock = threading.Lock()
 
 
@@ -51,19 +54,20 @@ class PhiloxStream:
     True
     """
 
-    __slots__ = ("_call", "_key", "_seed", "__weakref__")
+    # The calls are a range iterator: next() on it is atomic, costs a third of taking a lock, and ends at the last call.
+    __slots__ = ("_calls", "_key", "_seed", "__weakref__")
 
     def __init__(self, seed: Any = None) -> None:
         self._seed = _arguments.seed_sequence(seed)
-        self._key = key_of(self._seed)
-        self._call = 0
+        self._key = int(self._seed.generate_state(1, np.uint64)[0])
+        self._calls = iter(range(_END))
 
     @classmethod
     def from_key(cls, key: int, call: int = 0) -> PhiloxStream:
         """The stream of a given 64-bit key, from a given call number on."""
         stream = cls.__new__(cls)
         stream._key = _arguments.unsigned(key, "key", _arguments.KEY_BITS)
-        stream._call = _arguments.unsigned(call, "call", _arguments.CALL_BITS)
+        stream._calls = iter(range(_arguments.unsigned(call, "call", _arguments.CALL_BITS), _END))
         stream._seed = None
         return stream
 
@@ -73,16 +77,15 @@ class PhiloxStream:
 
     @property
     def call(self) -> int:
-        return self._call
+        return _END - operator.length_hint(self._calls)
 
     def next_draw(self) -> tuple[int, int]:
         """Use up a call number: (key, call) of the next mask."""
-        with _lock:
-            call = self._call
-            if call >> _arguments.CALL_BITS:
-                raise ValueError(f"the stream with key {self._key:#x} has used up its 2**56 calls: spawn another")
-            self._call = call + 1
-        return self._key, call
+        try:
+            return self._key, next(self._calls)
+        except StopIteration:
+            message = f"the stream with key {self._key:#x} has used up its 2**56 calls: spawn another"
+            raise ValueError(message) from None
 
     def spawn(self, n: int) -> list[PhiloxStream]:
         """New streams with keys of their own, for workers or layers.
@@ -104,13 +107,14 @@ class PhiloxStream:
 
     def __getstate__(self) -> tuple[int, int, np.random.SeedSequence | None]:
         with _lock:
-            return self._key, self._call, self._seed
+            return self._key, self.call, self._seed
 
     def __setstate__(self, state: tuple[int, int, np.random.SeedSequence | None]) -> None:
-        self._key, self._call, self._seed = state
+        self._key, call, self._seed = state
+        self._calls = iter(range(call, _END))
 
     def __repr__(self) -> str:
-        return f"PhiloxStream.from_key({self._key:#018x}, call={self._call})"
+        return f"PhiloxStream.from_key({self._key:#018x}, call={self.call})"
 
 
 class _GeneratorSource:
@@ -123,10 +127,6 @@ class _GeneratorSource:
 
     def next_draw(self) -> tuple[int, int]:
         return int(self._generator.integers(0, 1 << _arguments.KEY_BITS, dtype=np.uint64)), 0
-
-
-def key_of(seed: np.random.SeedSequence) -> int:
-    return int(seed.generate_state(1, np.uint64)[0])
 
 
 def source(rng: Any) -> PhiloxStream | _GeneratorSource:
