@@ -7,6 +7,8 @@
 >>> dx = mask.apply(np.ones_like(y))                      # backward
 """
 
+from __future__ import annotations as _annotations
+
 import os as _os
 import warnings as _warnings
 from collections.abc import Iterator as _Iterator
@@ -15,16 +17,16 @@ from contextlib import contextmanager as _contextmanager
 from fastdrop import _reference
 
 try:
-    from fastdrop import _core
+    import fastdrop._core as _core
 except ModuleNotFoundError as _missing:
     if _missing.name != "fastdrop._core":
         raise
-    _core = None
+    _core = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
 
 
-def _find_kernels(name: str):
+def _find_kernels(name: str) -> _core.Kernels | _reference.Kernels:
     """The kernels of that name: ``reference``, or an instruction set that this machine can run."""
     if name == "reference":
         return _reference.Kernels()
@@ -38,7 +40,7 @@ def _kernel_names() -> tuple[str, ...]:
     return ("reference", *(_core.supported() if _core is not None else ()))
 
 
-def _choose_kernels():
+def _choose_kernels() -> _core.Kernels | _reference.Kernels:
     """What is to run, by the environment: what was asked for and is not to be had is an error."""
     isa = _os.environ.get("FASTDROP_ISA")
     no_extension = _os.environ.get("FASTDROP_NO_EXTENSION", "0")

@@ -63,7 +63,7 @@ def _advice(dtype: np.dtype) -> str:
         return "; pass the real and imaginary parts, with the same key and call if they shall fall together"
     if dtype.kind == "f":
         return "; pass x.astype(np.float64)"
-    return ""
+    return "; if its elements are numbers, pass x.astype(np.float32)"
 
 
 def output(out: Any, x: np.ndarray) -> None:

@@ -27,7 +27,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
     core = fastdrop._core
-    config = {
+    config: dict[str, Any] = {
         "fastdrop": fastdrop.__version__,
         "running": fastdrop._kernels.name,
         "instruction sets built": list(core.built()) if core is not None else [],

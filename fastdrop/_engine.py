@@ -32,15 +32,10 @@ LAST_LEVEL_CACHE = _last_level_cache()
 
 
 def result_for(x: np.ndarray) -> np.ndarray:
-    """An array for the result: x's shape, dtype in native byte order, and order of axes in memory."""
-    if x.flags.c_contiguous and x.dtype.isnative:
+    """An array for the result: x's shape, subclass, order of axes in memory, and dtype in native byte order."""
+    if type(x) is np.ndarray and x.flags.c_contiguous and x.dtype.isnative:
         return np.empty(x.shape, x.dtype)  # half the time of empty_like
-    return np.empty_like(x, dtype=x.dtype.newbyteorder("="), subok=False)
-
-
-def wrapped(result: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The result as the subclass of ndarray that x is of."""
-    return result if type(x) is np.ndarray else x.__array_wrap__(result)
+    return np.empty_like(x, dtype=x.dtype.newbyteorder("="))
 
 
 def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
@@ -69,13 +64,13 @@ def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None) -
         _apply_large(x, out, key, call, threshold, scale, offset, dims, bits)
 
 
-def _apply_large(x, out, *draw_and_places) -> None:
+def _apply_large(x, out, key, call, threshold, scale, offset, dims, bits) -> None:
     kernels = fastdrop._kernels
     # In place the line is in the cache already, and it would be sent out for nothing.
     stream = out.nbytes > LAST_LEVEL_CACHE and out is not x
 
     def work(start: int, stop: int) -> None:
-        kernels.apply(x, out, start, stop, *draw_and_places, stream)
+        kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, stream)
 
     if _is_elementwise(x, out):
         _threads.share(work, x.size)

@@ -130,6 +130,4 @@ def dropout(
             _engine.apply(x, y, key, call, threshold, scale)
         else:
             _engine.apply(x, y, key, call, threshold, scale, *mask.places())
-        if out is None:
-            y = _engine.wrapped(y, x)
     return (y, mask) if return_mask else y

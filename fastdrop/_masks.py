@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 import fastdrop
 from fastdrop import _arguments, _engine
+
+Dims: TypeAlias = tuple[tuple[int, int], ...] | None
 
 
 class DropoutMask:
@@ -49,7 +51,8 @@ class DropoutMask:
     True
     """
 
-    __slots__ = ("shape", "rate", "key", "call", "noise_shape", "_offset", "_strides", "_bits", "_dims")
+    _STATE = ("shape", "rate", "key", "call", "noise_shape", "_offset", "_strides", "_bits")
+    __slots__ = (*_STATE, "_dims")
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
     shape: tuple[int, ...]
@@ -57,6 +60,10 @@ class DropoutMask:
     key: int | None
     call: int | None
     noise_shape: tuple[int, ...] | None
+    _offset: int  # of the first element, in the stream or in _bits
+    _strides: tuple[int, ...]  # there, in elements; 0 along a dimension that shares its decisions
+    _bits: bytes | None  # keep bits from an array, in place of the stream
+    _dims: Dims  # what follows from shape and _strides, as Kernels take it
 
     def __init__(self, shape: Any, rate: float, *, key: int, call: int = 0, noise_shape: Any = None) -> None:
         shape = _arguments.mask_shape(shape)
@@ -93,12 +100,12 @@ class DropoutMask:
         return _restore(keep.shape, rate, None, None, None, 0, _strides(keep.shape, None), bits)
 
     def _fill(self, *values: Any) -> None:
-        for name, value in zip(self.__slots__, values, strict=False):
+        for name, value in zip(self._STATE, values, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_dims", _collapsed(self.shape, self._strides))
 
     def _state(self) -> tuple:
-        return tuple(getattr(self, name) for name in self.__slots__[:-1])
+        return tuple(getattr(self, name) for name in self._STATE)
 
     # What follows from the parameters
 
@@ -156,7 +163,7 @@ class DropoutMask:
         result = _engine.result_for(x) if out is None else out
         threshold, scale = _engine.threshold_and_scale(self.rate)
         _engine.apply(x, result, *self._draw(), threshold, scale, *self.places())
-        return _engine.wrapped(result, x) if out is None else out
+        return result
 
     def packbits(self) -> npt.NDArray[np.uint8]:
         """The mask as one bit an element in C order, little bit order: what ``numpy.packbits`` makes of it.
@@ -171,7 +178,7 @@ class DropoutMask:
             return fastdrop._kernels.keep_bits(self.size, *self._draw(), self.threshold, offset)
         return np.packbits(np.asarray(self), axis=None, bitorder="little")
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("a DropoutMask has no memory to share: np.asarray(mask) draws a new array")
         keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self.places())
@@ -180,10 +187,10 @@ class DropoutMask:
     def __getitem__(self, index: Any) -> DropoutMask:
         """The mask of the part ``x[index]`` of an array, for slices without steps, ints and an Ellipsis."""
         slices = _expanded(index, self.shape)
-        noise = self.noise_shape or self.shape
         shape, noise_shape, strides = [], [], []
         offset = self._offset
-        for at, length, drawn, stride in zip(slices, self.shape, noise, self._strides, strict=True):
+        drawn_shape = self.noise_shape or self.shape
+        for at, length, drawn, stride in zip(slices, self.shape, drawn_shape, self._strides, strict=True):
             first, n = _range(at, length)
             offset += first * stride
             if n is not None:
@@ -196,7 +203,7 @@ class DropoutMask:
     def _draw(self) -> tuple[int, int]:
         return self.key or 0, self.call or 0
 
-    def places(self) -> tuple[int, tuple[tuple[int, int], ...] | None, np.ndarray | None]:
+    def places(self) -> tuple[int, Dims, npt.NDArray[np.uint8] | None]:
         """Where the elements lie, as ``Kernels`` takes it: offset, dims, bits."""
         dims = self._dims
         if self._bits is not None:
@@ -256,7 +263,7 @@ def _strides(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tup
     return tuple(reversed(strides))
 
 
-def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
+def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
     """(length, stride) of the fewest dimensions that say the same; None for elements that follow each other."""
     dims: list[tuple[int, int]] = []
     for length, stride in zip(shape, strides, strict=True):

@@ -17,6 +17,7 @@ The bits of ``U(i)`` come from Philox, which turns a counter of four 32-bit word
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -177,7 +178,7 @@ class Kernels:
 
     name = "reference"
 
-    def are_plain(self, x: object, out: object) -> bool:
+    def are_plain(self, x: object, out: object) -> TypeGuard[np.ndarray]:
         """Whether x, and out if it is not None, need no look at layout, dtype or shape. False may mean either."""
         return False
 
@@ -190,6 +191,7 @@ class Kernels:
 
         ``stream`` asks for stores that bypass the caches, which NumPy does not have.
         """
+        x, out = x.view(np.ndarray), out.view(np.ndarray)  # a subclass may give assignment another meaning
         keep = keep_elements(start, stop - start, key, call, threshold, offset, dims, bits)
         if stop - start == x.size:
             out[...] = np.where(keep.reshape(x.shape), scaled(x, scale), np.zeros((), x.dtype))

@@ -13,7 +13,7 @@ import numpy as np
 from fastdrop import _arguments
 
 RNG: TypeAlias = Union[
-    None, int, np.integer, np.random.SeedSequence, np.random.Generator, np.random.BitGenerator, "PhiloxStream"
+    int, np.integer, np.random.SeedSequence, np.random.Generator, np.random.BitGenerator, "PhiloxStream", None
 ]
 
 _END = 1 << _arguments.CALL_BITS
@@ -58,7 +58,7 @@ class PhiloxStream:
     __slots__ = ("_calls", "_key", "_seed", "__weakref__")
 
     def __init__(self, seed: Any = None) -> None:
-        self._seed = _arguments.seed_sequence(seed)
+        self._seed: np.random.SeedSequence | None = _arguments.seed_sequence(seed)
         self._key = int(self._seed.generate_state(1, np.uint64)[0])
         self._calls = iter(range(_END))
 
