@@ -25,7 +25,7 @@ import numpy.typing as npt
 PLANES = 8
 TAIL_DOMAIN = 8
 BLOCK = 128  # elements that share a block of a plane
-CHUNK = 2048  # blocks that are drawn at a time: their words stay in the cache
+CHUNK = 1024  # blocks that are drawn at a time: their words stay in the cache
 
 Words = tuple[npt.NDArray[np.uint64], ...]
 Bools = npt.NDArray[np.bool_]
@@ -69,41 +69,44 @@ def philox4x32(counter: Sequence[npt.ArrayLike], key: tuple[int, int], rounds: i
     return w0, w1, w2, w3
 
 
-def words(index: npt.NDArray[np.uint64], key: int, call: int, domain: int) -> Words:
+def words(index: npt.NDArray[np.uint64], key: int, call: int, domain: npt.ArrayLike) -> Words:
     """The four words of the stream at each index. Domains 0 to 7 are the planes, 8 is the tail."""
-    counter = (index & LOW, index >> HALF, call & 0xFFFFFFFF, (call >> 32) * 256 + domain)
+    counter = (index & LOW, index >> HALF, call & 0xFFFFFFFF, (call >> 32) * 256 + np.asarray(domain))
     return philox4x32(counter, (key & 0xFFFFFFFF, key >> 32))
 
 
-def block_bits(blocks: npt.NDArray[np.uint64], key: int, call: int, plane: int) -> npt.NDArray[np.uint8]:
-    """The bits of a plane for whole blocks, packed in little bit order: shape (len(blocks), 16)."""
-    w = np.stack(words(blocks, key, call, plane), axis=1)
-    return w.astype("<u4").view(np.uint8)
+def plane_bits(blocks: npt.NDArray[np.uint64], key: int, call: int, planes: int) -> npt.NDArray[np.uint8]:
+    """The bits of the first planes for whole blocks, packed in little bit order: shape (planes, len(blocks), 16).
+
+    The planes are an axis of their own, and NumPy's broadcasting computes once what they share: in the first rounds
+    of Philox half of the words do not depend on the plane.
+    """
+    w = words(blocks, key, call, np.arange(planes)[:, np.newaxis])
+    return np.stack(w, axis=-1).astype("<u4").view(np.uint8)
 
 
 def keep_blocks(blocks: npt.NDArray[np.uint64], key: int, call: int, threshold: int) -> Bools:
     """Which of the 128 elements of each block are kept: shape (len(blocks), 128)."""
-    below = np.zeros((len(blocks), BLOCK // 8), np.uint8)
-    undecided = np.full_like(below, 0xFF)
     if threshold == 1 << 32:
         return np.zeros((len(blocks), BLOCK), np.bool_)
-    for plane in range(PLANES):
-        if (threshold << plane) & 0xFFFFFFFF == 0:
-            break  # no set bit of the threshold is left: what is undecided now can not fall below it
-        bits = block_bits(blocks, key, call, plane)
+    below = np.zeros((len(blocks), BLOCK // 8), np.uint8)
+    undecided = np.full_like(below, 0xFF)
+    # With no set bit of the threshold left, what is undecided can not fall below it any more.
+    planes = next(n for n in range(PLANES + 1) if n == PLANES or threshold << n & 0xFFFFFFFF == 0)
+    for plane, bits in enumerate(plane_bits(blocks, key, call, planes)):
         if threshold >> (31 - plane) & 1:
             below |= undecided & ~bits
             undecided &= bits
         else:
             undecided &= ~bits
-    keep = np.unpackbits(~below, axis=1, bitorder="little").view(np.bool_)
+    keep = np.unpackbits(~below, bitorder="little").view(np.bool_)
     if threshold & 0xFFFFFF:
-        row, column = np.nonzero(np.unpackbits(undecided, axis=1, bitorder="little"))
-        element = blocks[row] * np.uint64(BLOCK) + column.astype(np.uint64)
+        at = np.flatnonzero(np.unpackbits(undecided, bitorder="little").view(np.bool_))
+        element = blocks[at // BLOCK] * np.uint64(BLOCK) + (at % BLOCK).astype(np.uint64)
         w = np.stack(words(element // np.uint64(4), key, call, TAIL_DOMAIN))
-        tail = w[element % np.uint64(4), np.arange(len(element))] >> np.uint64(8)
-        keep[row, column] = tail >= threshold & 0xFFFFFF
-    return keep
+        tail = w[element % np.uint64(4), np.arange(len(at))] >> np.uint64(8)
+        keep[at] = tail >= threshold & 0xFFFFFF
+    return keep.reshape(-1, BLOCK)
 
 
 def keep_range(start: int, n: int, key: int, call: int, threshold: int) -> Bools:
@@ -159,6 +162,14 @@ def scaled(x: np.ndarray, scale: float) -> np.ndarray:
         return ((bits + 0x7FFF + odd) >> 16).astype(np.uint16).view(x.dtype).reshape(x.shape)
 
 
+def selected(y: np.ndarray, keep: Bools) -> np.ndarray:
+    """y with +0 where it is not kept, whatever stood there: its bits are multiplied by 0, not its numbers."""
+    y = np.ascontiguousarray(y).reshape(keep.shape)
+    bits = y.view(f"u{y.itemsize}")
+    bits *= keep
+    return y
+
+
 class Kernels:
     """The kernels in NumPy.
 
@@ -194,10 +205,9 @@ class Kernels:
         x, out = x.view(np.ndarray), out.view(np.ndarray)  # a subclass may give assignment another meaning
         keep = keep_elements(start, stop - start, key, call, threshold, offset, dims, bits)
         if stop - start == x.size:
-            out[...] = np.where(keep.reshape(x.shape), scaled(x, scale), np.zeros((), x.dtype))
+            out[...] = selected(scaled(x, scale), keep.reshape(x.shape))
         else:
-            part = x.reshape(-1)[start:stop]
-            out.flat[start:stop] = np.where(keep, scaled(part, scale), np.zeros((), x.dtype))
+            out.flat[start:stop] = selected(scaled(x.reshape(-1)[start:stop], scale), keep)
 
     def keep(self, out, start, stop, key, call, threshold, offset=0, dims=None, bits=None):
         """Write to elements start .. stop-1 of a contiguous array of booleans which of them are kept."""
