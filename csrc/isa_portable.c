@@ -58,15 +58,14 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     fvec a;
     for (int i = 0; i < 4; ++i) {
-        const uint32_t u = (uint32_t)p[i] << 16;
-        memcpy(&a.v[i], &u, 4);
+        a.v[i] = float_of((uint32_t)p[i] << 16);
     }
     return a;
 }
 INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
 {
     for (int i = 0; i < 4; ++i) {
-        a.v[i] = keep >> i & 1 ? a.v[i] * scale.v[i] : 0.0f;
+        a.v[i] = float_of(bits_of(a.v[i] * scale.v[i]) & (0 - (keep >> i & 1)));
     }
     return a;
 }
@@ -87,8 +86,7 @@ INLINE void store_bf16(uint16_t *p, fvec a, int stream)
 {
     (void)stream;
     for (int i = 0; i < 4; ++i) {
-        uint32_t u;
-        memcpy(&u, &a.v[i], 4);
+        const uint32_t u = bits_of(a.v[i]);
         p[i] = (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
     }
 }
@@ -98,7 +96,11 @@ INLINE dvec load_f64(const double *p) { return (dvec){{p[0], p[1]}}; }
 INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
 {
     for (int i = 0; i < 2; ++i) {
-        a.v[i] = keep >> i & 1 ? a.v[i] * scale.v[i] : 0.0;
+        uint64_t u;
+        a.v[i] *= scale.v[i];
+        memcpy(&u, &a.v[i], 8);
+        u &= 0 - (uint64_t)(keep >> i & 1);
+        memcpy(&a.v[i], &u, 8);
     }
     return a;
 }
