@@ -200,7 +200,8 @@ cdef int iterate(Job *job, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_
     it = cnp.NpyIter_MultiNew(
         2, ops,
         cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER | cnp.NPY_ITER_RANGED
-        | cnp.NPY_ITER_COPY_IF_OVERLAP | cnp.NPY_ITER_ZEROSIZE_OK,
+        # Without the delay the buffers would be set up for element 0, and written back there.
+        | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_COPY_IF_OVERLAP | cnp.NPY_ITER_ZEROSIZE_OK,
         cnp.NPY_CORDER, cnp.NPY_SAME_KIND_CASTING, flags, dtypes)
     try:
         cnp.NpyIter_ResetToIterIndexRange(it, start, stop, &message)

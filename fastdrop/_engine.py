@@ -92,5 +92,6 @@ def keep(shape, key, call, threshold, offset=0, dims=None, bits=None) -> np.ndar
 
 def _is_elementwise(x: np.ndarray, out: np.ndarray) -> bool:
     """Whether an element of out shares memory with no element of x but its own, so that their order is free."""
-    same = x.ctypes.data == out.ctypes.data and x.strides == out.strides and x.dtype == out.dtype
+    # NumPy's iterator wants the very same dtype object, or it makes a copy of what overlaps.
+    same = x.ctypes.data == out.ctypes.data and x.strides == out.strides and x.dtype is out.dtype
     return same or not np.may_share_memory(x, out)

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""``python -m fastdrop``: what it prints, what it refuses, and its exit status. No test asks how fast anything is."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastdrop
+from fastdrop import _bench, _verify
+from fastdrop.__main__ import main
+
+BENCH = ["bench", "--seconds", "0.5", "--sizes", "4", "1K"]
+
+
+class Altered:
+    """Kernels whose ``apply`` flips the sign of the last element."""
+
+    def __init__(self, kernels):
+        self._kernels = kernels
+
+    def __getattr__(self, name):
+        return getattr(self._kernels, name)
+
+    def apply(self, x, out, start, stop, *rest):
+        self._kernels.apply(x, out, start, stop, *rest)
+        if stop > start:
+            out.flat[stop - 1] = -out.flat[stop - 1]
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """The name of an implementation that is made wrong for the test."""
+    name = fastdrop._kernel_names()[-1]
+    find = fastdrop._find_kernels
+    monkeypatch.setattr(fastdrop, "_find_kernels", lambda n: Altered(find(n)) if n == name else find(n))
+    return name
+
+
+def refused(argv, capsys):
+    """The one line on stderr with which arguments are refused."""
+    with pytest.raises(SystemExit) as exit_status:
+        main(argv)
+    captured = capsys.readouterr()
+    assert exit_status.value.code == 2
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "fastdrop", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_no_command_prints_help(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("info", "verify", "bench"))
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        main(["--version"])
+    assert exit_status.value.code == 0
+    assert capsys.readouterr().out == f"fastdrop {fastdrop.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["verify", "--cases", "0"], "--cases"),
+        (["verify", "--seconds", "nan"], "--seconds"),
+        (["verify", "--seconds", "1", "--cases", "1"], "--cases"),
+        (["verify", "--seed", "-1"], "--seed"),
+        (["bench", "--isa", "mmx"], "--isa"),
+        (["bench", "--threads", "none"], "--threads"),
+        (["bench", "--rates", "1.0"], "--rates"),
+        (["bench", "--rates", "nan"], "--rates"),
+        (["bench", "--sizes", "1X"], "--sizes"),
+        (["bench", "--sizes", "0"], "--sizes"),
+        (["bench", "--sizes", "6"], "--sizes"),
+        (["bench", "--dtype", "int8"], "--dtype"),
+        (["bench", "--quick", "--seconds", "5"], "--quick"),
+        (["bench", "--json", "/no/such/folder/times.json"], "--json"),
+        (["bench", "--array", "x.npy", "--sizes", "4"], "--sizes"),
+        (["bench", "--bogus"], "--bogus"),
+        (["bogus"], "bogus"),
+    ],
+)
+def test_wrong_arguments_are_named_in_one_line(argv, name, capsys):
+    assert name in refused(argv, capsys)
+
+
+# info
+
+
+def test_info_is_what_show_config_says(capsys):
+    fastdrop.show_config()
+    expected = capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out == expected
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == fastdrop.show_config("dicts")
+
+
+def test_info_in_a_process_of_its_own():
+    done = run("info")
+    assert done.returncode == 0
+    assert fastdrop.__version__ in done.stdout
+    assert done.stderr == ""
+
+
+# verify
+
+
+def test_verify_finds_every_implementation_right(capsys):
+    assert main(["verify", "--cases", "40", "--seed", "3"]) == 0
+    captured = capsys.readouterr()
+    for name in fastdrop._kernel_names():
+        line = next(line for line in captured.out.splitlines() if line.startswith(name + " "))
+        assert "9 known answers" in line
+        assert " 40 comparisons" in line
+        assert line.endswith("ok")
+    assert captured.err == ""  # no progress bar where there is no terminal
+
+
+def test_verify_in_a_process_of_its_own():
+    done = run("verify", "--cases", "5")
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+
+
+def test_verify_finds_one_wrong_element(broken, capsys):
+    assert main(["verify", "--cases", "40"]) == 1
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(broken + " "))
+    assert lines[at].endswith("DIFFERS")
+    message = "\n".join(lines[at : at + 6])
+    assert all(word in message for word in ("rate=", "key=", "call=", "x: ", "strides", "out: ", "bits ", "must be"))
+    assert f"{broken}: wrong on this machine" in lines[-1]
+    others = [line for line in lines if line.endswith("ok")]
+    assert len(others) == len(fastdrop._kernel_names()) - 1
+
+
+def test_verify_says_how_to_repeat_a_difference(broken, capsys):
+    assert main(["verify", "--cases", "40", "--seed", "11"]) == 1
+    first = capsys.readouterr().out
+    command = next(line for line in first.splitlines() if "to repeat it" in line).partition("-m fastdrop ")[2]
+    assert main(command.split()) == 1
+    again = capsys.readouterr().out
+    assert [line for line in first.splitlines() if "element" in line] == [
+        line for line in again.splitlines() if "element" in line
+    ]
+
+
+@pytest.mark.parametrize("fault", ["raises", "writes outside of out"])
+def test_verify_finds_other_faults(fault, monkeypatch):
+    class Faulty(Altered):
+        def apply(self, x, out, start, stop, *rest):
+            if fault == "raises":
+                raise RuntimeError("no such instruction")
+            self._kernels.apply(x, out, start, stop, *rest)
+            if out.base is not None and isinstance(out.base, np.ndarray):
+                out.base[-1] = 0
+
+    find = fastdrop._find_kernels
+    monkeypatch.setattr(fastdrop, "_find_kernels", lambda n: Faulty(find(n)) if n == "reference" else find(n))
+    result = _verify.verify(cases=40)[0]
+    assert ("no such instruction" if fault == "raises" else "outside of out") in result.difference
+
+
+@pytest.mark.parametrize("table", ["PHILOX", "STREAM"])
+def test_verify_finds_a_wrong_known_answer(table, monkeypatch, capsys):
+    *others, last = getattr(_verify, table)
+    answer = last[-1]
+    monkeypatch.setattr(_verify, table, (*others, (*last[:-1], ("0" if answer[0] != "0" else "1") + answer[1:])))
+    assert main(["verify", "--cases", "5"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("DIFFERS") == len(fastdrop._kernel_names())
+    assert "known answer" in out
+
+
+def test_instruction_sets_that_can_not_run_are_listed(monkeypatch, capsys):
+    if fastdrop._core is None:
+        pytest.skip("this build has no compiled core")
+    monkeypatch.setattr(fastdrop, "_kernel_names", lambda: ("reference",))
+    assert main(["verify", "--cases", "3"]) == 0
+    out = capsys.readouterr().out
+    for name in fastdrop._core.built():
+        assert f"{name:<12}NOT VERIFIED" in out
+
+
+def test_missing_bfloat16_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(_verify, "bfloat16_dtype", lambda: None)
+    assert main(["verify", "--cases", "3"]) == 0
+    assert "bfloat16    NOT VERIFIED" in capsys.readouterr().out
+
+
+def test_cases_reach_everything_that_they_are_for():
+    cases = [_verify.make_case(np.random.default_rng([0, number])) for number in range(1000)]
+    assert {case.what for case in cases} == {"dropout", "mask.apply", "parts", "keep", "packbits"}
+    assert {case.x.dtype.newbyteorder("=") for case in cases} == set(_verify.dtypes())
+    assert {len(case.x.shape) for case in cases} == {0, 1, 2, 3, 4}
+    assert any(0 in case.x.shape for case in cases)
+    assert any(not case.x.dtype.isnative for case in cases)
+    assert any(stride < 0 for case in cases for stride in case.x.strides)
+    assert any(case.x.offset % case.x.dtype.itemsize for case in cases)
+    assert any(case.noise_shape is not None for case in cases)
+    assert any(case.index > 1 << 40 for case in cases)
+    assert any(np.prod(case.x.shape) > 1 << 18 and case.threads > 1 for case in cases)
+    assert {"None", "x itself", "x's memory, one element further"} <= {
+        case.out for case in cases if isinstance(case.out, str)
+    }
+
+
+# bench
+
+
+def test_bench_writes_every_round(tmp_path, capsys):
+    file = tmp_path / "times.json"
+    assert main([*BENCH, "--rates", "0.1", "0.5", "0.3", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    report = json.loads(file.read_text())
+    assert report["schema"] == _bench.SCHEMA
+    assert report["environment"]["fastdrop"] == fastdrop.__version__
+    assert [group["bytes"] for group in report["groups"]] == [4, 1024]
+    assert report["marks"] == []
+    for group in report["groups"]:
+        row = " ".join(line for line in out.splitlines() if line.strip().startswith(f"{group['name']} "))
+        assert group["rounds"] >= _bench.MIN_ROUNDS
+        times = {contender["name"]: contender["seconds"] for contender in group["contenders"]}
+        kinds = ("dropout", "recipe")
+        assert set(times) == {"copy"} | {f"{kind} {rate}" for kind in kinds for rate in (0.1, 0.5, 0.3)}
+        for contender in group["contenders"]:
+            seconds = contender["seconds"]
+            assert len(seconds) == group["rounds"]
+            measured = [taken for taken in seconds if taken is not None]
+            assert len(measured) >= 3
+            assert min(measured) > 0.0
+            assert contender["median"] == statistics.median(measured)
+            pairs = zip(seconds, times["copy"], strict=True)
+            assert contender["median ratio to baseline"] == statistics.median(a / b for a, b in pairs if a is not None)
+            if not contender["name"].startswith("recipe"):
+                assert _bench.format_time(contender["median"]) in row
+        best = min(times["copy"])
+        noisy = [i for i, taken in enumerate(times["copy"]) if taken > _bench.NOISY * best]
+        assert group["noisy rounds"] == noisy
+    assert max(len(line) for line in out.splitlines()) <= 100
+
+
+def test_bench_quick_with_marks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_bench, "SIZES", (None, 4096))
+    real = _bench.random_array
+    monkeypatch.setattr(_bench, "random_array", lambda n, dtype: real(n and min(n, 1 << 16), dtype))
+    monkeypatch.setattr(_bench, "MAX_ROUNDS", 9)
+    file = tmp_path / "marks.json"
+    assert main(["bench", "--quick", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    marks = json.loads(file.read_text())["marks"]
+    assert f"of {sum(mark['value'] is not None for mark in marks)} targets met" in out
+    for mark in marks:
+        line = next(line for line in out.splitlines() if line.startswith(mark["case"] + " "))
+        assert mark["target"] in line
+        assert (f" {mark['value']:.2f} " if mark["value"] is not None else "not measured: ") in line
+        assert mark["met"] is None or line.endswith(" met") == mark["met"]
+    assert max(len(line) for line in out.splitlines()) <= 100
+
+
+def test_bench_gives_no_number_to_wrong_results(broken, tmp_path, capsys):
+    file = tmp_path / "times.json"
+    assert main([*BENCH, "--json", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert f"{broken}: wrong on this machine, so nothing was timed" in out
+    assert "GB/s" not in out
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("name", fastdrop._kernel_names())
+def test_bench_of_one_instruction_set(name, capsys):
+    assert main([*BENCH, "--isa", name]) == 0
+    assert f", {name}, 1 thread\n" in capsys.readouterr().out
+
+
+def test_an_implementation_that_was_chosen_for_a_while_is_not_left_behind(capsys):
+    before = fastdrop._kernels, fastdrop.get_num_threads()
+    assert main([*BENCH, "--isa", "reference", "--threads", "3"]) == 0
+    assert (fastdrop._kernels, fastdrop.get_num_threads()) == before
+    assert ", reference, 3 threads" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", ">f4", "float64"])
+def test_bench_of_an_array_from_a_file(dtype, tmp_path, capsys):
+    file = tmp_path / "x.npy"
+    np.save(file, np.asfortranarray(np.ones((20, 30), dtype)))
+    assert main(["bench", "--seconds", "0.5", "--array", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"{file} of {np.dtype(dtype).name}" in out
+    assert "targets met" not in out
+
+
+def test_bench_of_a_bfloat16_array_from_a_file(tmp_path, capsys):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    file = tmp_path / "x.npy"
+    np.save(file, np.ones(100, ml_dtypes.bfloat16))
+    assert "--dtype bfloat16" in refused(["bench", "--array", str(file)], capsys)
+    assert main(["bench", "--seconds", "0.5", "--array", str(file), "--dtype", "bfloat16"]) == 0
+    assert "of bfloat16" in capsys.readouterr().out
+
+
+def test_arrays_that_can_not_be_timed(tmp_path, capsys):
+    missing = str(tmp_path / "missing.npy")
+    assert "No such file" in refused(["bench", "--array", missing], capsys)
+    text = tmp_path / "text.npy"
+    text.write_text("not an array")
+    empty = tmp_path / "empty.npy"
+    empty.write_bytes(b"")
+    for path in (text, empty):
+        assert "is not a .npy file" in refused(["bench", "--array", str(path)], capsys)
+    several = tmp_path / "several.npz"
+    np.savez(several, a=np.ones(3), b=np.ones(3))
+    assert "holds several arrays" in refused(["bench", "--array", str(several)], capsys)
+    for array, reason in ((np.arange(3), "int64"), (np.ones(0), "no elements"), (np.ones(3, object), "numbers")):
+        path = tmp_path / "array.npy"
+        np.save(path, array)
+        message = refused(["bench", "--array", str(path)], capsys)
+        assert reason in message
+        assert "--array" in message
+    np.save(path, np.ones(3))
+    assert "--dtype" in refused(["bench", "--array", str(path), "--dtype", "float32"], capsys)
+
+
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_verify, "verify", interrupt)
+    for command in ("verify", "bench"):
+        assert main([command]) == 130
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err == f"python -m fastdrop {command}: interrupted\n"
+
+
+def test_the_progress_bar_is_for_terminals_and_goes_away(monkeypatch):
+    class Terminal:
+        text = ""
+
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+    terminal = Terminal()
+    progress = _verify.Progress(terminal)
+    progress.update(0.5, "half")
+    assert "50%" in terminal.text
+    assert "half" in terminal.text
+    progress.clear()
+    assert terminal.text.endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (6.2e-7, "0.62 us"),
+        (2.014e-5, "20.1 us"),
+        (9.996e-6, "10.0 us"),
+        (9.997e-4, "1.00 ms"),
+        (0.25, "250 ms"),
+        (2, "2.00 s"),
+    ],
+)
+def test_times_have_three_digits_and_a_unit(seconds, text):
+    assert _bench.format_time(seconds) == text
