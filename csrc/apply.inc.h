@@ -2,8 +2,12 @@
  *
  * apply.inc.h: keep bits applied to elements, and the loop that draws and applies in one pass.
  *
- * Elements are handled in groups of 32. A group function turns 32 keep bits into 32 elements of its kind; all loops
- * here are written once and take it as an argument that the compiler inlines.
+ * Elements are handled in groups of 32. A group function turns four bytes of keep bits into 32 elements of its kind; all
+ * loops here are written once and take it as an argument that the compiler inlines.
+ *
+ * The bits stay in memory until they are masks. A load brings them to where vectors are masked, while each way from a
+ * general register takes a turn of the very units that the generator keeps busy: AVX-512 lost 10 % by it. So the bits
+ * of a tile are first moved, as a whole, to where groups begin with a byte.
  */
 
 enum {
@@ -14,53 +18,51 @@ enum {
     AHEAD = 4096,                     /* bytes between an element in work and the one that is prefetched */
 };
 
-typedef void group_function(const void *x, void *y, uint32_t keep, double scale, int stream);
+typedef void group_function(const void *x, void *y, const uint8_t *keep, double scale, int stream);
 
-INLINE void group_f32(const void *x, void *y, uint32_t keep, double scale, int stream)
+INLINE void group_f32(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     for (int i = 0; i < GROUP; i += F32_LANES) {
         const fvec v = load_f32((const float *)x + i);
-        store_f32((float *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep >> i), stream);
+        store_f32((float *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep, i), stream);
     }
 }
 
-INLINE void group_f16(const void *x, void *y, uint32_t keep, double scale, int stream)
+INLINE void group_f16(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     for (int i = 0; i < GROUP; i += F32_LANES) {
         const fvec v = load_f16((const uint16_t *)x + i);
-        store_f16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep >> i), stream);
+        store_f16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep, i), stream);
     }
 }
 
-INLINE void group_bf16(const void *x, void *y, uint32_t keep, double scale, int stream)
+INLINE void group_bf16(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     for (int i = 0; i < GROUP; i += F32_LANES) {
         const fvec v = load_bf16((const uint16_t *)x + i);
-        store_bf16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep >> i), stream);
+        store_bf16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep, i), stream);
     }
 }
 
-INLINE void group_f64(const void *x, void *y, uint32_t keep, double scale, int stream)
+INLINE void group_f64(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     for (int i = 0; i < GROUP; i += F64_LANES) {
         const dvec v = load_f64((const double *)x + i);
-        store_f64((double *)y + i, scale_kept_f64(v, set1_f64(scale), keep >> i), stream);
+        store_f64((double *)y + i, scale_kept_f64(v, set1_f64(scale), keep, i), stream);
     }
 }
 
-INLINE void group_bits(const void *x, void *y, uint32_t keep, double scale, int stream)
+INLINE void group_bits(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     (void)x, (void)scale, (void)stream;
-    for (int i = 0; i < GROUP / 8; ++i) {
-        ((uint8_t *)y)[i] = (uint8_t)(keep >> 8 * i);
-    }
+    memcpy(y, keep, GROUP / 8);
 }
 
-INLINE void group_bools(const void *x, void *y, uint32_t keep, double scale, int stream)
+INLINE void group_bools(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     (void)x, (void)scale, (void)stream;
     for (int i = 0; i < GROUP; ++i) {
-        ((uint8_t *)y)[i] = keep >> i & 1;
+        ((uint8_t *)y)[i] = keep[i / 8] >> i % 8 & 1;
     }
 }
 
@@ -81,9 +83,9 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     if (n == 0) {
         return;
     }
-    uint8_t bytes[8] = {0};
-    memcpy(bytes, bits + first / 8, (size_t)(first % 8 + n + 7) / 8);
-    const uint32_t keep = (uint32_t)(load_le64(bytes) >> first % 8 & ((UINT64_C(1) << n) - 1));
+    uint8_t keep[8] = {0};
+    memcpy(keep, bits + first / 8, (size_t)(first % 8 + n + 7) / 8);
+    store_le64(keep, load_le64(keep) >> first % 8 & ((UINT64_C(1) << n) - 1));
     alignas(ALIGNMENT) uint8_t x[GROUP * 8] = {0}, y[GROUP * 8];
     memcpy(x, a->x + a->done * a->bits_x / 8, n * a->bits_x / 8);
     a->group(x, y, keep, a->scale, 0);
@@ -91,12 +93,12 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     a->done += n;
 }
 
-/* Whole groups, at most `groups` of them, up to element `end`; bit `offset + done` of bits belongs to the next. */
+/* Whole groups, at most `groups` of them, up to element `end`; the bits of the next one begin with byte `offset` + its
+ * number / 8. */
 INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t end, size_t groups)
 {
     const size_t left = a->done < end ? (end - a->done) / GROUP : 0;
     for (size_t g = left < groups ? left : groups; g > 0; --g) {
-        const uint64_t at = (uint64_t)(offset + (int64_t)a->done);
         const uint8_t *const x = a->x + a->done * a->bits_x / 8;
         uint8_t *const y = a->y + a->done * a->bits_y / 8;
         if (a->stream) {
@@ -104,8 +106,20 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
                 prefetch(x + line + AHEAD);
             }
         }
-        a->group(x, y, (uint32_t)(load_le64(bits + at / 8) >> at % 8), a->scale, a->stream);
+        a->group(x, y, bits + (uint64_t)(offset + (int64_t)a->done) / 8, a->scale, a->stream);
         a->done += GROUP;
+    }
+}
+
+/* Move bits so that bit `odd` < 8 begins the first byte. Reads up to 16 bytes more than it is asked for. */
+INLINE void to_bytes(uint8_t *moved, const uint8_t *bits, unsigned odd, size_t bytes)
+{
+    if (odd == 0) {
+        memcpy(moved, bits, bytes);
+        return;
+    }
+    for (size_t i = 0; i < bytes; i += 8) {
+        store_le64(moved + i, load_le64(bits + i) >> odd | load_le64(bits + i + 8) << (64 - odd));
     }
 }
 
@@ -119,23 +133,13 @@ INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     apply_few(a, bits, first, (size_t)(-(uintptr_t)a->y % ALIGNMENT) * 8 / a->bits_y);
 }
 
-/* A tile on its way from its planes over its tails to the elements. */
 enum {
     CARRY = 8,                        /* bytes of the tile before, for a group that straddles the two */
-    SLACK = 8,                        /* bytes that are loaded with the last ones, and not used */
+    SLACK = 16,                       /* bytes that to_bytes() reads and nobody uses */
 };
 
-typedef struct {
-    uint8_t undecided[TILE / 8];
-    uint8_t keep[CARRY + TILE / 8 + SLACK];
-} window;
-
-/* Draw and apply, three tiles at a time: while the planes of one are drawn, the second before it is applied a few
- * groups after each plane, and then the one between has its tails decided.
- *
- * The generator multiplies integers and the apply moves memory; a core does both at once. The tails wait for a tile
- * because their branches cannot be guessed: a miss costs little once the bits are there, but all that is in flight
- * when they are just being drawn. */
+/* Draw and apply. While the planes of a tile are drawn, the tile before it is applied a few groups after each plane: the
+ * generator multiplies integers and the apply moves memory, and a core does both at once. */
 INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a)
 {
     if (n == 0) {
@@ -143,63 +147,71 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     }
     const plan p = make_plan(draw);
     const uint64_t block = start / BLOCK;
-    const size_t phase = start % BLOCK;                       /* bits in the first block before the first element */
-    if (n <= FEW_BLOCKS * BLOCK - phase) {
-        window w;
-        draw_few(&p, block, w.keep + CARRY, w.undecided);
-        if (p.has_tail) {
-            decide_tails(&p, block * BLOCK, FEW_BLOCKS * BLOCK, w.keep + CARRY, w.undecided);
-        }
-        a.stream = 0;
-        apply_groups(&a, w.keep, (int64_t)(8 * CARRY + phase), n, SIZE_MAX);
-        apply_few(&a, w.keep, 8 * CARRY + phase + a.done, n - a.done);
-        return;
-    }
+    const size_t phase = start % BLOCK;                       /* bits of the first block before the first element */
+    const int is_few = n <= FEW_BLOCKS * BLOCK - phase;
     const size_t tiles = (n - 1) / TILE + ((n - 1) % TILE + phase) / TILE + 1;
     const size_t last_steps = ((n + phase - 1) % TILE) / STEP + 1;
+    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1;   /* groups after each plane */
+    uint8_t keep[CARRY + TILE / 8 + SLACK], moved[CARRY + TILE / 8], undecided[TILE / 8];
     uint64_t lanes[2 * LANES];
     first_indices(lanes);
-    window windows[3];
-    int64_t offset = 0;
-    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1;   /* groups after each plane */
 
-    for (size_t i = 0; i < tiles + 2; ++i) {
-        window *const drawn = &windows[i % 3], *const decided = &windows[(i + 2) % 3];
-        window *const applied = &windows[(i + 1) % 3];
-        size_t end = 0;                                       /* elements up to which bits are in `applied` */
-        if (i >= 2) {
-            end = (i - 1) * TILE - phase < n ? (i - 1) * TILE - phase : n;
-            offset = (int64_t)(8 * CARRY + phase) - (int64_t)((i - 2) * TILE);
-            if (i == 2) {
-                apply_head(&a, applied->keep, (uint64_t)offset, n);
-            }
-        }
+    size_t end = 0;                   /* elements up to which bits are in keep, and in moved */
+    int64_t offset = 0;               /* of element 0's bit in keep; its byte in moved is offset / 8 */
+    unsigned odd = 0;                 /* bit of a byte of keep with which groups begin */
+    for (size_t i = 0; i <= tiles; ++i) {
         const size_t steps = i + 1 < tiles ? STEPS : i < tiles ? last_steps : 0;
-        for (size_t s = 0; s < steps; ++s) {
-            const vec first = set1(block + i * (TILE / BLOCK) + s * (STEP / BLOCK));
-            const vec index[PAIR] = {add(load_lanes(lanes), first), add(load_lanes(lanes + LANES), first)};
-            comparison c;
-            for (int r = 0; r < 4; ++r) {
-                c.kept[r] = set1(p.all_dropped ? 0 : ~UINT64_C(0));
-                c.undecided[r] = set1(~UINT64_C(0));
-            }
-            for (int plane = 0; plane < p.planes; ++plane) {
-                compare_plane(&c, &p, index, plane);
-                apply_groups(&a, applied->keep, offset, end, share);
-            }
-            store_step(drawn->keep + CARRY + s * (STEP / 8), c.kept);
-            if (p.has_tail) {
-                store_step(drawn->undecided + s * (STEP / 8), c.undecided);
+        /* The bits of the tile before are moved after the first plane of this one, if it has any: memory that has just
+         * been written in other pieces reads slowly. */
+        int waiting = i > 0;
+        if (waiting && (steps == 0 || p.planes == 0)) {
+            to_bytes(moved, keep, odd, sizeof moved);
+            waiting = 0;
+        }
+        if (is_few && i == 0) {
+            draw_few(&p, block, keep + CARRY, undecided);
+        } else {
+            for (size_t s = 0; s < steps; ++s) {
+                const vec first = set1(block + i * (TILE / BLOCK) + s * (STEP / BLOCK));
+                const vec index[PAIR] = {add(load_lanes(lanes), first), add(load_lanes(lanes + LANES), first)};
+                comparison c;
+                for (int r = 0; r < 4; ++r) {
+                    c.kept[r] = set1(p.all_dropped ? 0 : ~UINT64_C(0));
+                    c.undecided[r] = set1(~UINT64_C(0));
+                }
+                for (int plane = 0; plane < p.planes; ++plane) {
+                    compare_plane(&c, &p, index, plane);
+                    if (waiting) {
+                        to_bytes(moved, keep, odd, sizeof moved);
+                        waiting = 0;
+                    }
+                    apply_groups(&a, moved, offset, end, share);
+                }
+                if (s == 0) {
+                    memcpy(keep, keep + TILE / 8, CARRY);
+                }
+                store_step(keep + CARRY + s * (STEP / 8), c.kept);
+                if (p.has_tail) {
+                    store_step(undecided + s * (STEP / 8), c.undecided);
+                }
             }
         }
-        apply_groups(&a, applied->keep, offset, end, SIZE_MAX);
-        if (p.has_tail && i > 0 && i <= tiles) {
-            decide_tails(&p, (block + (i - 1) * (TILE / BLOCK)) * BLOCK, i < tiles ? TILE : (unsigned)last_steps * STEP,
-                         decided->keep + CARRY, decided->undecided);
+        apply_groups(&a, moved, offset, end, SIZE_MAX);
+        if (steps == 0) {
+            break;
         }
-        memcpy(decided->keep, applied->keep + TILE / 8, CARRY);
+        if (p.has_tail) {
+            decide_tails(&p, (block + i * (TILE / BLOCK)) * BLOCK, is_few ? FEW_BLOCKS * BLOCK : (unsigned)steps * STEP,
+                         keep + CARRY, undecided);
+        }
+        offset = (int64_t)(8 * CARRY + phase) - (int64_t)(i * TILE);
+        end = (i + 1) * TILE - phase < n ? (i + 1) * TILE - phase : n;
+        if (i == 0) {
+            apply_head(&a, keep, (uint64_t)offset, n);
+            odd = (unsigned)(phase + a.done) % 8;
+        }
     }
-    apply_few(&a, windows[(tiles - 1) % 3].keep, (uint64_t)(offset + (int64_t)a.done), n - a.done);
+    apply_few(&a, keep, (uint64_t)(offset + (int64_t)a.done), n - a.done);
     if (a.stream) {
         fence();
     }
@@ -208,14 +220,20 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
 /* Apply keep bits that someone else drew. */
 INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
 {
-    bits += first / 8;
-    first %= 8;
     apply_head(&a, bits, first, n);
-    /* A group reads 64 bits: the last ones take the way that does not read past the end of the string. */
-    apply_groups(&a, bits, (int64_t)first, n > GROUP ? n - GROUP : 0, SIZE_MAX);
-    while (a.done < n) {
-        apply_few(&a, bits, first + a.done, n - a.done < GROUP ? n - a.done : GROUP);
+    const unsigned odd = (unsigned)((first + a.done) % 8);
+    while (n - a.done >= GROUP) {
+        const size_t part = n - a.done < TILE ? (n - a.done) / GROUP * GROUP : TILE;
+        const uint8_t *from = bits + (first + a.done) / 8;
+        uint8_t raw[TILE / 8 + SLACK], moved[TILE / 8];
+        if (odd != 0) {
+            memcpy(raw, from, (odd + part + 7) / 8);
+            to_bytes(moved, raw, odd, part / 8);
+            from = moved;
+        }
+        apply_groups(&a, from, -(int64_t)a.done, a.done + part, SIZE_MAX);
     }
+    apply_few(&a, bits, first + a.done, n - a.done);
     if (a.stream) {
         fence();
     }

@@ -50,6 +50,24 @@ INLINE uint64_t load_le64(const uint8_t *p)
     return a;
 }
 
+INLINE void store_le64(uint8_t *p, uint64_t a)
+{
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    a = __builtin_bswap64(a);
+#endif
+    memcpy(p, &a, 8);
+}
+
+INLINE uint32_t load_le32(const uint8_t *p)
+{
+    uint32_t a;
+    memcpy(&a, p, 4);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    a = __builtin_bswap32(a);
+#endif
+    return a;
+}
+
 INLINE void store_le32(uint8_t *p, uint32_t a)
 {
     for (int i = 0; i < 4; ++i) {

@@ -61,9 +61,10 @@ static int all_set(uint64_t value, uint64_t bits)
 
 static int has_avx2(void)
 {
-    const unsigned avx = 1u << 28, f16c = 1u << 29, avx2 = 1u << 5;
+    const unsigned avx = 1u << 28, f16c = 1u << 29, bmi = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
     const uint64_t xmm_ymm = 0x6;
-    return all_set(saved_states(), xmm_ymm) && all_set(cpuid(1).c, avx | f16c) && all_set(cpuid(7).b, avx2);
+    return all_set(saved_states(), xmm_ymm) && all_set(cpuid(1).c, avx | f16c)
+           && all_set(cpuid(7).b, bmi | avx2 | bmi2);
 }
 
 static int has_avx512(void)

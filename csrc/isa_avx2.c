@@ -8,9 +8,9 @@
 #include <immintrin.h>
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx2,f16c"))), apply_to = function)
 #elif defined(__GNUC__)
-#pragma GCC target("avx2,f16c")
+#pragma GCC target("bmi,bmi2,avx2,f16c")
 #endif
 
 #include "compiler.h"
@@ -55,10 +55,10 @@ INLINE fvec load_bf16(const uint16_t *p)
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
-INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
-    const __m256i to_sign = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
-    const __m256i sign = _mm256_sllv_epi32(_mm256_set1_epi32((int)keep), to_sign);
+    const __m256i to_sign = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i));
+    const __m256i sign = _mm256_sllv_epi32(_mm256_set1_epi32((int)load_le32(keep)), to_sign);
     return _mm256_and_ps(_mm256_mul_ps(a, scale), _mm256_castsi256_ps(_mm256_srai_epi32(sign, 31)));
 }
 INLINE void store_f32(float *p, fvec a, int stream)
@@ -92,10 +92,10 @@ INLINE void store_bf16(uint16_t *p, fvec a, int stream)
 
 INLINE dvec set1_f64(double a) { return _mm256_set1_pd(a); }
 INLINE dvec load_f64(const double *p) { return _mm256_loadu_pd(p); }
-INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
 {
-    const __m256i to_sign = _mm256_setr_epi64x(63, 62, 61, 60);
-    const __m256i sign = _mm256_sllv_epi64(_mm256_set1_epi64x(keep), to_sign);
+    const __m256i to_sign = _mm256_sub_epi64(_mm256_setr_epi64x(63, 62, 61, 60), _mm256_set1_epi64x(i));
+    const __m256i sign = _mm256_sllv_epi64(_mm256_set1_epi64x(load_le32(keep)), to_sign);
     const __m256i mask = _mm256_cmpgt_epi64(_mm256_setzero_si256(), sign);
     return _mm256_and_pd(_mm256_mul_pd(a, scale), _mm256_castsi256_pd(mask));
 }

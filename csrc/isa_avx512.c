@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * isa_avx512.c: the primitives for AVX-512 (F, BW, DQ, VL). Keep bits go into mask registers as they are.
+ * isa_avx512.c: the primitives for AVX-512 (F, BW, DQ, VL). Keep bits go from memory into mask registers.
  */
 #include "fastdrop.h"
 
@@ -8,9 +8,9 @@
 #include <immintrin.h>
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #elif defined(__GNUC__)
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 
 #include "compiler.h"
@@ -46,6 +46,13 @@ INLINE unsigned nonzero(const uint8_t *p)
     return _mm512_test_epi64_mask(_mm512_loadu_si512(p), _mm512_set1_epi64(-1));
 }
 
+/* Compilers take the way through a general register, whatever the intrinsic says, so it is spelled out. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define LOAD_MASK(mask, suffix, p) memcpy(&(mask), (p), sizeof(mask))
+#else
+#define LOAD_MASK(mask, suffix, p) __asm__("kmov" suffix " %1, %0" : "=k"(mask) : "m"(*(p)))
+#endif
+
 INLINE fvec set1_f32(float a) { return _mm512_set1_ps(a); }
 INLINE fvec load_f32(const float *p) { return _mm512_loadu_ps(p); }
 INLINE fvec load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
@@ -54,9 +61,11 @@ INLINE fvec load_bf16(const uint16_t *p)
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
-INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
-    return _mm512_maskz_mul_ps((__mmask16)keep, a, scale);
+    __mmask16 mask;
+    LOAD_MASK(mask, "w", (const uint8_t(*)[2])(keep + i / 8));
+    return _mm512_maskz_mul_ps(mask, a, scale);
 }
 INLINE void store_f32(float *p, fvec a, int stream)
 {
@@ -89,9 +98,11 @@ INLINE void store_bf16(uint16_t *p, fvec a, int stream)
 
 INLINE dvec set1_f64(double a) { return _mm512_set1_pd(a); }
 INLINE dvec load_f64(const double *p) { return _mm512_loadu_pd(p); }
-INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
 {
-    return _mm512_maskz_mul_pd((__mmask8)keep, a, scale);
+    __mmask8 mask;
+    LOAD_MASK(mask, "b", keep + i / 8);
+    return _mm512_maskz_mul_pd(mask, a, scale);
 }
 INLINE void store_f64(double *p, dvec a, int stream)
 {
@@ -104,6 +115,8 @@ INLINE void store_f64(double *p, dvec a, int stream)
 INLINE void fence(void) { _mm_sfence(); }
 
 #include "kernels.inc.h"
+
+#undef LOAD_MASK
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -41,10 +41,10 @@ INLINE fvec set1_f32(float a) { return vdupq_n_f32(a); }
 INLINE fvec load_f32(const float *p) { return vld1q_f32(p); }
 INLINE fvec load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 INLINE fvec load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
-INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
     static const uint32_t lane_bit[4] = {1, 2, 4, 8};
-    const uint32x4_t mask = vtstq_u32(vdupq_n_u32(keep), vld1q_u32(lane_bit));
+    const uint32x4_t mask = vtstq_u32(vdupq_n_u32(load_le32(keep) >> i), vld1q_u32(lane_bit));
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(vmulq_f32(a, scale)), mask));
 }
 /* Compilers have no intrinsic for the paired store that hints at streaming: an ordinary store does. */
@@ -68,10 +68,10 @@ INLINE void store_bf16(uint16_t *p, fvec a, int stream)
 
 INLINE dvec set1_f64(double a) { return vdupq_n_f64(a); }
 INLINE dvec load_f64(const double *p) { return vld1q_f64(p); }
-INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
 {
     static const uint64_t lane_bit[2] = {1, 2};
-    const uint64x2_t mask = vtstq_u64(vdupq_n_u64(keep), vld1q_u64(lane_bit));
+    const uint64x2_t mask = vtstq_u64(vdupq_n_u64(load_le32(keep) >> i), vld1q_u64(lane_bit));
     return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(vmulq_f64(a, scale)), mask));
 }
 INLINE void store_f64(double *p, dvec a, int stream)

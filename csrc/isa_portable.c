@@ -62,10 +62,11 @@ INLINE fvec load_bf16(const uint16_t *p)
     }
     return a;
 }
-INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
-    for (int i = 0; i < 4; ++i) {
-        a.v[i] = float_of(bits_of(a.v[i] * scale.v[i]) & (0 - (keep >> i & 1)));
+    const uint32_t bits = load_le32(keep) >> i;
+    for (int j = 0; j < 4; ++j) {
+        a.v[j] = float_of(bits_of(a.v[j] * scale.v[j]) & (0 - (bits >> j & 1)));
     }
     return a;
 }
@@ -93,14 +94,15 @@ INLINE void store_bf16(uint16_t *p, fvec a, int stream)
 
 INLINE dvec set1_f64(double a) { return (dvec){{a, a}}; }
 INLINE dvec load_f64(const double *p) { return (dvec){{p[0], p[1]}}; }
-INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
 {
-    for (int i = 0; i < 2; ++i) {
+    const uint32_t bits = load_le32(keep) >> i;
+    for (int j = 0; j < 2; ++j) {
         uint64_t u;
-        a.v[i] *= scale.v[i];
-        memcpy(&u, &a.v[i], 8);
-        u &= 0 - (uint64_t)(keep >> i & 1);
-        memcpy(&a.v[i], &u, 8);
+        a.v[j] *= scale.v[j];
+        memcpy(&u, &a.v[j], 8);
+        u &= 0 - (uint64_t)(bits >> j & 1);
+        memcpy(&a.v[j], &u, 8);
     }
     return a;
 }

@@ -48,10 +48,11 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p)));
 }
-INLINE fvec scale_kept_f32(fvec a, fvec scale, uint32_t keep)
+INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
-    const __m128i lane_bit = _mm_setr_epi32(1, 2, 4, 8);
-    const __m128i mask = _mm_cmpeq_epi32(_mm_and_si128(_mm_set1_epi32((int)keep), lane_bit), lane_bit);
+    const __m128i lane_bit = _mm_slli_epi32(_mm_setr_epi32(1, 2, 4, 8), i);
+    const __m128i bits = _mm_and_si128(_mm_set1_epi32((int)load_le32(keep)), lane_bit);
+    const __m128i mask = _mm_cmpeq_epi32(bits, lane_bit);
     return _mm_and_ps(_mm_mul_ps(a, scale), _mm_castsi128_ps(mask));
 }
 INLINE void store_f32(float *p, fvec a, int stream)
@@ -85,10 +86,11 @@ INLINE void store_bf16(uint16_t *p, fvec a, int stream)
 
 INLINE dvec set1_f64(double a) { return _mm_set1_pd(a); }
 INLINE dvec load_f64(const double *p) { return _mm_loadu_pd(p); }
-INLINE dvec scale_kept_f64(dvec a, dvec scale, uint32_t keep)
+INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
 {
-    const __m128i lane_bit = _mm_setr_epi32(1, 1, 2, 2);
-    const __m128i mask = _mm_cmpeq_epi32(_mm_and_si128(_mm_set1_epi32((int)keep), lane_bit), lane_bit);
+    const __m128i lane_bit = _mm_slli_epi32(_mm_setr_epi32(1, 1, 2, 2), i);
+    const __m128i bits = _mm_and_si128(_mm_set1_epi32((int)load_le32(keep)), lane_bit);
+    const __m128i mask = _mm_cmpeq_epi32(bits, lane_bit);
     return _mm_and_pd(_mm_mul_pd(a, scale), _mm_castsi128_pd(mask));
 }
 INLINE void store_f64(double *p, dvec a, int stream)
