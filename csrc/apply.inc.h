@@ -61,8 +61,9 @@ INLINE void group_bits(const void *x, void *y, const uint8_t *keep, double scale
 INLINE void group_bools(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
     (void)x, (void)scale, (void)stream;
+    const uint32_t bits = load_le32(keep);
     for (int i = 0; i < GROUP; ++i) {
-        ((uint8_t *)y)[i] = keep[i / 8] >> i % 8 & 1;
+        ((uint8_t *)y)[i] = bits >> i & 1;
     }
 }
 

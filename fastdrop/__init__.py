@@ -18,8 +18,9 @@ from fastdrop import _reference
 
 try:
     import fastdrop._core as _core
-except ModuleNotFoundError as _missing:
-    if _missing.name != "fastdrop._core":
+except ImportError as _error:
+    _is_missing = isinstance(_error, ModuleNotFoundError) and _error.name == "fastdrop._core"
+    if not _is_missing and _os.environ.get("FASTDROP_NO_EXTENSION") != "1":
         raise
     _core = None  # type: ignore[assignment]
 

@@ -7,6 +7,7 @@ ValueError that names the argument, says what came and says what is allowed. Non
 
 from __future__ import annotations
 
+import math
 import operator
 from numbers import Real
 from typing import Any
@@ -39,7 +40,10 @@ def probability(value: Any, name: str) -> float:
     """A float in [0, 1]."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number from 0 to 1, got {_described(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
     return number
@@ -74,9 +78,14 @@ def output(out: Any, x: np.ndarray) -> None:
         raise ValueError(f"out must have the shape of x, {x.shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
-    if out.dtype is not x.dtype and not np.can_cast(x.dtype, out.dtype, "safe"):
+    is_number = out.dtype.kind in "fc" or out.dtype.name == "bfloat16"
+    if out.dtype is not x.dtype and not (is_number and np.can_cast(x.dtype, out.dtype, "safe")):
         raise TypeError(f"out must hold every value of dtype {x.dtype} without loss, got dtype {out.dtype}")
-    if 0 in out.strides and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True)):
+    if (
+        out.size > 0
+        and 0 in out.strides
+        and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True))
+    ):
         raise ValueError("out is a broadcast view whose elements share memory: pass an array with its own")
 
 
@@ -88,6 +97,8 @@ def mask_shape(shape: Any) -> tuple[int, ...]:
         raise TypeError(f"shape must be an int or a sequence of ints, got {shape!r}") from None
     if any(n < 0 for n in lengths):
         raise ValueError(f"shape must have lengths of at least 0, got {lengths}")
+    if math.prod(lengths) >= 1 << 63:
+        raise ValueError(f"shape must have less than 2**63 elements, got {lengths}")
     if len(lengths) > 64:
         raise ValueError(f"shape must have at most 64 dimensions, got {len(lengths)}")
     return lengths
@@ -116,7 +127,7 @@ def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] |
 
 def unsigned(value: Any, name: str, bits: int) -> int:
     """An int from 0 to 2**bits - 1."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    if not is_index(value):
         raise TypeError(f"{name} must be an int from 0 to 2**{bits} - 1, got {_described(value)}")
     number = operator.index(value)
     if not 0 <= number < 1 << bits:
@@ -128,10 +139,9 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     """A SeedSequence from an int, a sequence of ints, another SeedSequence, or None for fresh entropy."""
     if isinstance(seed, np.random.SeedSequence):
         return seed
-    is_bool = isinstance(seed, (bool, np.bool_))
-    if seed is None or (hasattr(seed, "__index__") and not is_bool) or isinstance(seed, (list, tuple)):
+    if seed is None or is_index(seed) or isinstance(seed, (list, tuple)):
         parts = seed if isinstance(seed, (list, tuple)) else () if seed is None else (seed,)
-        if any(isinstance(part, (bool, np.bool_)) or not hasattr(part, "__index__") for part in parts):
+        if not all(is_index(part) for part in parts):
             raise TypeError(f"{name} must hold ints of at least 0 only, got {seed!r}")
         if any(operator.index(part) < 0 for part in parts):
             raise ValueError(f"{name} must be at least 0, got {seed!r}")
@@ -144,11 +154,16 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
 
 def count(value: Any, name: str) -> int:
     """An int of at least 1."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    if not is_index(value):
         raise TypeError(f"{name} must be an int of at least 1, got {_described(value)}")
     if operator.index(value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
     return operator.index(value)
+
+
+def is_index(value: Any) -> bool:
+    """Whether it stands for an int: bools and arrays, which have ``__index__`` too, do not."""
+    return hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_, np.ndarray))
 
 
 def _described(value: Any) -> str:

@@ -182,7 +182,6 @@ cdef int iterate(Job *job, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_
     cdef cnp.PyArrayObject *ops[2]
     cdef cnp.PyArray_Descr *dtypes[2]
     cdef cnp.npy_uint32 flags[2]
-    cdef char *message = NULL
     cdef cnp.NpyIter *it
     cdef int (*next_run)(cnp.NpyIter *) noexcept nogil
     cdef char **pointers
@@ -204,8 +203,8 @@ cdef int iterate(Job *job, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_
         | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_COPY_IF_OVERLAP | cnp.NPY_ITER_ZEROSIZE_OK,
         cnp.NPY_CORDER, cnp.NPY_SAME_KIND_CASTING, flags, dtypes)
     try:
-        cnp.NpyIter_ResetToIterIndexRange(it, start, stop, &message)
-        next_run = cnp.NpyIter_GetIterNext(it, &message)
+        cnp.NpyIter_ResetToIterIndexRange(it, start, stop, NULL)
+        next_run = cnp.NpyIter_GetIterNext(it, NULL)
         pointers = cnp.NpyIter_GetDataPtrArray(it)
         count = cnp.NpyIter_GetInnerLoopSizePtr(it)
         if cnp.NpyIter_IterationNeedsAPI(it):

@@ -93,5 +93,9 @@ def keep(shape, key, call, threshold, offset=0, dims=None, bits=None) -> np.ndar
 def _is_elementwise(x: np.ndarray, out: np.ndarray) -> bool:
     """Whether an element of out shares memory with no element of x but its own, so that their order is free."""
     # NumPy's iterator wants the very same dtype object, or it makes a copy of what overlaps.
-    same = x.ctypes.data == out.ctypes.data and x.strides == out.strides and x.dtype is out.dtype
+    same = _address(x) == _address(out) and x.strides == out.strides and x.dtype is out.dtype
     return same or not np.may_share_memory(x, out)
+
+
+def _address(x: np.ndarray) -> int:
+    return x.__array_interface__["data"][0]

@@ -211,6 +211,8 @@ class DropoutMask:
         if dims is not None and any(stride == 0 for _, stride in dims):
             # Decisions that many elements share are drawn once, and kept as bits for the time of the call.
             span = 1 + sum((n - 1) * stride for n, stride in dims)
+            if span > 8 * self.size:  # a narrow part of a wide mask
+                return self._offset, dims, None
             return 0, dims, fastdrop._kernels.keep_bits(span, *self._draw(), self.threshold, self._offset)
         return self._offset, dims, None
 
@@ -230,7 +232,8 @@ class DropoutMask:
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a DropoutMask is immutable: {name} can not be set")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a DropoutMask is immutable: {name} can not be deleted")
 
     def __repr__(self) -> str:
         if self._bits is not None:
@@ -303,7 +306,7 @@ def _range(at: Any, length: int) -> tuple[int, int | None]:
             raise ValueError(f"a mask's slice must stay within its dimension of length {length}, got {at}")
         first, last, _ = slice(*bounds).indices(length)
         return first, max(last - first, 0)
-    if isinstance(at, (bool, np.bool_)) or not hasattr(at, "__index__"):
+    if not _arguments.is_index(at):
         raise TypeError(f"a mask takes slices without steps, ints and an Ellipsis as indices, got {at!r}")
     first = operator.index(at)
     if not -length <= first < length:

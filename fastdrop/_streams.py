@@ -139,7 +139,7 @@ def source(rng: Any) -> PhiloxStream | _GeneratorSource:
         return _GeneratorSource(rng)
     if isinstance(rng, np.random.BitGenerator):
         return _GeneratorSource(np.random.Generator(rng))
-    if isinstance(rng, np.random.SeedSequence) or (hasattr(rng, "__index__") and not isinstance(rng, np.ndarray)):
+    if isinstance(rng, np.random.SeedSequence) or _arguments.is_index(rng):
         return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
     raise TypeError(
         "rng must be None, an int of at least 0, a numpy.random.SeedSequence, Generator or BitGenerator, or a "

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
 from fastdrop import _arguments
 
@@ -24,7 +25,8 @@ MIN_SHARED = 2 * CHUNK
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
-_override: ContextVar[int | None] = ContextVar("fastdrop.num_threads", default=None)
+# The number of the innermost num_threads(), and what it stands within.
+_override: ContextVar[tuple[int, Any] | None] = ContextVar("fastdrop.num_threads", default=None)
 
 
 def _usable_cpus() -> int:
@@ -61,7 +63,8 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     """How many threads may work on one array, here and now."""
-    return _override.get() or _default
+    inner = _override.get()
+    return inner[0] if inner else _default
 
 
 class num_threads:
@@ -81,12 +84,14 @@ class num_threads:
         self._n = _arguments.count(n, "n")
 
     def __enter__(self) -> None:
-        self._token = _override.set(self._n)
+        _override.set((self._n, _override.get()))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _override.reset(self._token)
+        inner = _override.get()
+        assert inner is not None
+        _override.set(inner[1])
 
 
 def share(work: Callable[[int, int], object], size: int) -> None:
@@ -105,19 +110,41 @@ def share(work: Callable[[int, int], object], size: int) -> None:
                 return
             work(start, min(start + CHUNK, size))
 
-    futures = []
+    changed = threading.Condition()
+    at_work = 0
+    is_open = True
+    errors: list[BaseException] = []
+
+    def help_out() -> None:
+        nonlocal at_work
+        with changed:
+            if not is_open:
+                return
+            at_work += 1
+        try:
+            take_chunks()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            with changed:
+                at_work -= 1
+                changed.notify()
+
     try:
-        pool = _shared_pool(helpers)
-        futures = [pool.submit(take_chunks) for _ in range(helpers)]
-    except RuntimeError:
-        pass  # no more threads, or the interpreter is ending: the calling thread does it alone
-    try:
+        try:
+            pool = _shared_pool(helpers)
+            for _ in range(helpers):
+                pool.submit(help_out)
+        except RuntimeError:
+            pass  # no more threads, or the interpreter is ending: whoever has begun does it
         take_chunks()
     finally:
         starts.clear()
-        for future in futures:
-            if not future.cancel():
-                future.result()
+        with changed:
+            is_open = False
+            changed.wait_for(lambda: at_work == 0)
+    if errors:
+        raise errors[0]
 
 
 def _shared_pool(threads: int) -> ThreadPoolExecutor:

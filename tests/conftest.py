@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What all tests share: the implementations that they run on, the oracle, and hypothesis' settings."""
+
+import os
+import platform
+import warnings
+
+import hypothesis
+import ml_dtypes
+import numpy as np
+import pytest
+
+with warnings.catch_warnings():
+    # Without the compiled core there is a warning, which would end the session; the header and the skips say it too.
+    warnings.filterwarnings("ignore", "fastdrop was built without its compiled core", RuntimeWarning)
+    import fastdrop
+import fastdrop._reference
+
+DTYPES = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
+
+# The implementation under test stays the same along the examples of a test, so it need not be made anew for each.
+SHARED_FIXTURES = [hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("default", max_examples=150, deadline=None, suppress_health_check=SHARED_FIXTURES)
+hypothesis.settings.register_profile(
+    "ci", max_examples=300, deadline=None, derandomize=True, suppress_health_check=SHARED_FIXTURES
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def _compiled_names():
+    """The instruction sets that a build for this machine's architecture holds, whether there is such a build or not."""
+    if fastdrop._core is not None:
+        return fastdrop._core.built()
+    machine = platform.machine().lower()
+    if machine in ("x86_64", "amd64"):
+        return ("portable", "sse2", "avx2", "avx512")
+    return ("portable", "neon") if machine in ("aarch64", "arm64") else ("portable",)
+
+
+def _why_skipped(name):
+    """Why an instruction set is not tested here; None if it is."""
+    if os.environ.get("FASTDROP_NO_EXTENSION") == "1":
+        return "FASTDROP_NO_EXTENSION=1 is set"
+    if fastdrop._core is None:
+        return "fastdrop was built without its compiled core"
+    return None if name in fastdrop._kernel_names() else "this machine can not run it"
+
+
+SKIPPED = {name: why for name in _compiled_names() if (why := _why_skipped(name)) is not None}
+COMPILED = [
+    pytest.param(name, id=name, marks=[pytest.mark.skip(reason=f"{name}: {SKIPPED[name]}")] if name in SKIPPED else [])
+    for name in _compiled_names()
+]
+
+
+def pytest_configure(config):
+    """FASTDROP_TEST_ISAS=portable,sse2: to leave one of them out is an error, not a skip that nobody reads."""
+    asked = [name.strip() for name in os.environ.get("FASTDROP_TEST_ISAS", "").split(",") if name.strip()]
+    built = ("reference", *_compiled_names())
+    missing = [
+        f"{name} ({SKIPPED.get(name, 'not in this build')})" for name in asked if name in SKIPPED or name not in built
+    ]
+    if missing:
+        raise pytest.UsageError(f"FASTDROP_TEST_ISAS asks for what will not run: {', '.join(missing)}")
+
+
+def pytest_report_header(config):
+    run = ["reference", *(name for name in _compiled_names() if name not in SKIPPED)]
+    skipped = [f"{name} ({why})" for name, why in SKIPPED.items()]
+    return [f"implementations that run: {', '.join(run)}", f"implementations skipped: {', '.join(skipped) or 'none'}"]
+
+
+@pytest.fixture(params=[pytest.param("reference", id="reference"), *COMPILED])
+def implementation(request):
+    """The kernels of each implementation in turn. The whole package works with them during the test."""
+    with fastdrop._using(request.param):
+        yield fastdrop._kernels
+
+
+@pytest.fixture(params=COMPILED)
+def compiled(request):
+    """The same without the reference: for comparisons with it, which it would pass whatever it did."""
+    with fastdrop._using(request.param):
+        yield fastdrop._kernels
+
+
+@pytest.fixture
+def oracle():
+    return fastdrop._reference.Kernels()
+
+
+@pytest.fixture
+def dtypes():
+    return DTYPES
+
+
+@pytest.fixture(params=DTYPES, ids=[dtype.name for dtype in DTYPES])
+def dtype(request):
+    return request.param

@@ -1,0 +1,431 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A mask is a small immutable value that is drawn when it is looked at, whole or in part, always the same."""
+
+import copy
+import itertools
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastdrop
+from fastdrop import DropoutMask, PhiloxStream
+
+SHAPE = (7, 6, 50)
+
+# The masks that slicing and packing are tested with: every way in which a mask can be laid out.
+MASKS = {
+    "plain": DropoutMask(SHAPE, 0.4, key=1),
+    "1-d": DropoutMask(2500, 0.4, key=1),
+    "0-d": DropoutMask((), 0.5, key=4),
+    "empty": DropoutMask((3, 0, 2), 0.4, key=1),
+    "rate 0": DropoutMask(SHAPE, 0, key=1),
+    "rate 1": DropoutMask(SHAPE, 1, key=1),
+    "rate 0.5": DropoutMask(SHAPE, 0.5, key=1),
+    "shared along the last": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(7, 6, 1)),
+    "shared along the first": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(1, 6, 50)),
+    "shared in the middle": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(7, 1, 50)),
+    "shared by all": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(1, 1, 1)),
+    "1-d part": DropoutMask(5000, 0.4, key=1)[100:2600],
+    "part": DropoutMask((20, 9, 70), 0.4, key=1)[11:18, 2:8, 15:65],
+    "part that is shared": DropoutMask((20, 9, 70), 0.4, key=1, noise_shape=(20, 1, 70))[11:18, 2:8, 15:65],
+    "from an array": DropoutMask.from_array(np.random.default_rng(1).random(SHAPE) < 0.6, 0.4),
+    "part of one from an array": DropoutMask.from_array(np.random.default_rng(1).random((9, 8, 60)) < 0.6, 0.4)[
+        1:8, 1:7, 3:53
+    ],
+}
+
+INDICES = [
+    np.s_[:],
+    np.s_[...],
+    (),
+    np.s_[0],
+    np.s_[-1],
+    np.s_[6, 5, 49],
+    np.s_[-7, -6, -50],
+    np.s_[2:5],
+    np.s_[2:5, 1:3],
+    np.s_[2:5, 1:3, 7:41],
+    np.s_[:, :, 1:],
+    np.s_[:, 2],
+    np.s_[..., 3],
+    np.s_[..., -5:-2],
+    np.s_[1, ..., 3:9],
+    np.s_[1:3, ..., :],
+    np.s_[-3:-1, :4, 8],
+    np.s_[::1, 0:6:1],
+    np.s_[3:3],
+    np.s_[5:2],
+    np.s_[7:],
+    np.s_[:, 2:2, 1:3],
+    np.s_[np.int64(2) : np.uint8(4), np.int8(-1)],
+]
+
+
+@pytest.fixture(params=MASKS)
+def mask(request, implementation):
+    return MASKS[request.param]
+
+
+@pytest.fixture(params=[name for name, mask in MASKS.items() if mask.shape == SHAPE])
+def mask_3d(request, implementation):
+    return MASKS[request.param]
+
+
+# Laziness
+
+
+def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(implementation):
+    tracemalloc.start()
+    huge = DropoutMask((2**30, 2**10), 0.3, key=5)
+    corner = huge[-3:, -500:]
+    pickle.dumps(corner), hash(huge), repr(huge), huge == corner
+    keep = np.asarray(corner)
+    column = np.asarray(huge[2**29 : 2**29 + 40, 7])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    flat = DropoutMask(2**40, 0.3, key=5)
+    rows = [flat[2**40 - row * 2**10 - 500 :][:500] for row in (2, 1, 0)]
+    np.testing.assert_array_equal(keep, rows)
+    assert column.tolist() == [np.asarray(flat[(2**29 + row) * 2**10 + 7]).item() for row in range(40)]
+
+
+def test_a_part_of_a_shared_mask_needs_memory_for_that_part_alone(implementation):
+    wide = DropoutMask((2**20, 2**20, 2), 0.3, key=5, noise_shape=(2**20, 2**20, 1))
+    tracemalloc.start()
+    column = np.asarray(wide[:50, 9])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    np.testing.assert_array_equal(column, np.broadcast_to(np.asarray(wide[:50, 9, :1]), (50, 2)))
+
+
+# The value
+
+
+def test_a_mask_has_what_it_was_made_from_as_attributes():
+    mask = DropoutMask([4, np.int64(6)], 0.25, key=2**64 - 1, call=2**56 - 1, noise_shape=(None, 1))
+    assert (mask.shape, mask.rate, mask.key, mask.call) == ((4, 6), 0.25, 2**64 - 1, 2**56 - 1)
+    assert (mask.noise_shape, mask.ndim, mask.size) == ((4, 1), 2, 24)
+    assert (mask.keep_prob, mask.scale, mask.threshold) == (0.75, 1 / 0.75, 2**30)
+    assert DropoutMask(5, 0.25, key=1).shape == (5,)
+    assert DropoutMask(5, 0.25, key=1).call == 0
+    assert DropoutMask((4, 6), 0.25, key=1, noise_shape=(4, None)).noise_shape is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "threshold"),
+    [
+        (0, 0),
+        (1, 2**32),
+        (0.5, 2**31),
+        (2**-32, 1),
+        (2**-33, 0),  # ties go to even
+        (3 * 2**-33, 2),
+        (5 * 2**-33, 2),
+        (1 - 2**-33, 2**32),
+        (1 - 2**-32, 2**32 - 1),
+        (0.1, 429496730),
+        (1e-300, 0),
+    ],
+)
+def test_the_threshold_is_the_rate_in_units_of_2_to_the_minus_32_ties_to_even(rate, threshold):
+    assert DropoutMask(1, rate, key=0).threshold == threshold
+
+
+def test_masks_are_equal_iff_they_are_the_same_draw():
+    base = {"shape": (4, 6), "rate": 0.25, "key": 1, "call": 2, "noise_shape": (4, 1)}
+    mask = DropoutMask(**base)
+    assert mask == DropoutMask(**base)
+    assert hash(mask) == hash(DropoutMask(**base))
+    others = [
+        DropoutMask(**{**base, **other})
+        for other in (
+            {"shape": (4, 7)},
+            {"rate": 0.26},
+            {"key": 2},
+            {"call": 3},
+            {"noise_shape": (1, 6)},
+            {"noise_shape": None},
+        )
+    ]
+    others += [mask[1:], mask[:, 1:], mask[1:3], mask[2:4]]
+    assert all(mask != other for other in others)
+    assert len({mask, *others, DropoutMask(**base)}) == len(others) + 1
+    assert mask != "mask"
+    assert mask[:] == mask[0:4, ...] == mask
+    assert mask[1:][1:3] == mask[2:4]
+    assert DropoutMask.from_array([True, False], 0.5) == DropoutMask.from_array(np.array([True, False]), 0.5)
+    assert DropoutMask.from_array([True, False], 0.5) != DropoutMask.from_array([True, True], 0.5)
+
+
+def test_a_mask_can_not_be_changed(mask):
+    before = np.asarray(mask)
+    for name in ("shape", "rate", "key", "call", "noise_shape", "threshold", "_offset", "unknown"):
+        with pytest.raises(AttributeError):
+            setattr(mask, name, 1)
+    for name in ("shape", "rate", "key"):
+        with pytest.raises(AttributeError):
+            delattr(mask, name)
+    np.asarray(mask)[...] = False
+    mask.packbits()[...] = 0
+    np.testing.assert_array_equal(mask, before)
+
+
+def test_a_mask_from_an_array_does_not_follow_later_changes_of_the_array(implementation):
+    keep = np.ones((4, 5), bool)
+    mask = DropoutMask.from_array(keep, 0.5)
+    keep[...] = False
+    assert np.asarray(mask).all()
+
+
+def test_a_pickled_or_copied_mask_is_the_same_mask(mask):
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(mask, protocol))
+        assert again == mask
+        assert (again.shape, again.rate, again.noise_shape) == (mask.shape, mask.rate, mask.noise_shape)
+        np.testing.assert_array_equal(again, mask)
+    assert copy.deepcopy(mask) == copy.copy(mask) == mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "most"),
+    [
+        (DropoutMask((2**30, 2**10), 0.1, key=2**64 - 1, call=2**56 - 1), 100),
+        (DropoutMask((2**30, 2**10), 0.1, key=2**64 - 1, call=2**56 - 1, noise_shape=(2**30, 1)), 110),
+        (DropoutMask((2**30, 2**10), 0.1, key=2**64 - 1, call=2**56 - 1)[5:, 3:], 130),
+        (DropoutMask.from_array(np.ones(8000, bool), 0.1), 1000 + 100),
+    ],
+    ids=["plain", "shared", "part", "from an array: a bit an element"],
+)
+def test_a_mask_pickles_to_a_few_dozen_bytes(mask, most):
+    assert len(pickle.dumps(mask)) <= most
+
+
+def test_repr_tells_the_draw():
+    mask = DropoutMask((4, 6), 0.25, key=255, call=3, noise_shape=(4, 1))
+    assert repr(mask) == "DropoutMask((4, 6), 0.25, key=0xff, call=3, noise_shape=(4, 1))"
+    assert eval(repr(mask), {"DropoutMask": DropoutMask}) == mask
+    part = repr(mask[2:])
+    assert "part" in part
+    assert "(2, 6)" in part
+    assert repr(DropoutMask.from_array([True], 0.5)) == "<DropoutMask from an array: shape=(1,), rate=0.5>"
+
+
+def test_iteration_is_refused_in_clear_words():
+    for iterate in (iter, list, lambda mask: [*mask], lambda mask: 1 in mask):
+        with pytest.raises(TypeError, match=r"DropoutMask.* not iterable"):
+            iterate(DropoutMask(3, 0.5, key=1))
+
+
+# As an array
+
+
+def test_as_an_array_it_is_a_fresh_array_of_booleans_of_its_shape(mask):
+    keep = np.asarray(mask)
+    assert (type(keep), keep.dtype, keep.shape) == (np.ndarray, np.bool_, mask.shape)
+    assert set(np.unique(keep.view(np.uint8))) <= {0, 1}
+    assert keep.flags.writeable
+    np.testing.assert_array_equal(np.array(mask, copy=True), keep)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, "bool", object])
+def test_as_an_array_it_takes_a_dtype(mask, dtype):
+    np.testing.assert_array_equal(np.asarray(mask, dtype), np.asarray(mask).astype(dtype), strict=True)
+
+
+def test_as_an_array_it_can_not_share_memory():
+    with pytest.raises(ValueError, match="no memory to share"):
+        np.array(DropoutMask(3, 0.5, key=1), copy=False)
+
+
+def test_packbits_is_what_numpy_packs(mask):
+    expected = np.packbits(np.asarray(mask), axis=None, bitorder="little")
+    np.testing.assert_array_equal(mask.packbits(), expected, strict=True)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 127, 128, 129, 2047, 2048, 2049])
+@pytest.mark.parametrize("start", [0, 1, 7, 8, 100, 128])
+def test_packbits_of_any_run_begins_at_bit_0_and_ends_in_zeros(n, start, implementation):
+    part = DropoutMask(5000, 0.2, key=9)[start : start + n]
+    expected = np.packbits(np.asarray(DropoutMask(5000, 0.2, key=9))[start : start + n], bitorder="little")
+    np.testing.assert_array_equal(part.packbits(), expected, strict=True)
+
+
+# Slicing
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_a_part_of_the_mask_is_the_mask_of_the_part(mask_3d, index):
+    part = mask_3d[index]
+    expected = np.asarray(mask_3d)[index]
+    assert isinstance(part, DropoutMask)
+    assert (part.rate, part.key, part.call) == (mask_3d.rate, mask_3d.key, mask_3d.call)
+    assert part.shape == expected.shape
+    np.testing.assert_array_equal(part, expected)
+    np.testing.assert_array_equal(part.packbits(), np.packbits(expected, axis=None, bitorder="little"))
+    x = np.random.default_rng(0).standard_normal(expected.shape)
+    np.testing.assert_array_equal(part.apply(x), np.where(expected, x * part.scale, 0.0))
+
+
+def test_parts_of_parts_of_parts_are_parts(mask_3d):
+    random = np.random.default_rng(7)
+    for _ in range(40):
+        part, expected = mask_3d, np.asarray(mask_3d)
+        for _ in range(4):
+            index = []
+            for n in part.shape:
+                a, b = sorted(int(i) for i in random.integers(0, n + 1, 2))
+                at = slice(a, b) if a == b or random.random() < 0.8 else a
+                index.append(at)
+            part, expected = part[tuple(index)], expected[tuple(index)]
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_a_mask_is_put_together_from_the_masks_of_its_blocks(mask_3d):
+    together = np.zeros(SHAPE, bool)
+    edges = [(0, 3, 7), (0, 1, 6), (0, 17, 33, 50)]
+    for block in itertools.product(*(itertools.pairwise(edge) for edge in edges)):
+        index = tuple(slice(*bounds) for bounds in block)
+        together[index] = mask_3d[index]
+    np.testing.assert_array_equal(together, mask_3d)
+
+
+def test_noise_shape_of_a_part_is_that_of_the_part():
+    mask = DropoutMask((8, 6, 5), 0.4, key=1, noise_shape=(8, 1, 5))
+    assert mask[2:5].noise_shape == (3, 1, 5)
+    assert mask[:, 2:4].noise_shape == (8, 1, 5)
+    assert mask[1].noise_shape == (1, 5)
+    assert mask[:, 1].noise_shape is None
+
+
+def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(implementation):
+    for noise_shape in itertools.product(*((1, n) for n in SHAPE)):
+        small = np.asarray(DropoutMask(noise_shape, 0.4, key=1))
+        mask = DropoutMask(SHAPE, 0.4, key=1, noise_shape=noise_shape)
+        np.testing.assert_array_equal(mask, np.broadcast_to(small, SHAPE))
+
+
+# Applying
+
+
+def zeros_where_dropped(mask, x):
+    """The result by its definition: a select, then one rounding of the product in double."""
+    return np.where(np.asarray(mask), x * mask.scale, 0.0)
+
+
+def test_a_mask_is_applied_by_select_and_scale(mask):
+    x = np.random.default_rng(0).standard_normal(mask.shape)
+    y = mask.apply(x)
+    np.testing.assert_array_equal(y, zeros_where_dropped(mask, x), strict=True)
+    assert not np.signbit(y[~np.asarray(mask)]).any()
+    out = np.full(mask.shape, 7.0)
+    assert mask.apply(x, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    assert mask.apply(x, out=x) is x
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("noise_shape", [None, (1, 40, 1), (30, 1, 1), (30, 40, 1)], ids=str)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "bfloat16"])
+@pytest.mark.parametrize("rate", [0, 0.1, 0.5, 1])
+def test_the_backward_pass_is_the_forward_pass_again(rate, dtype, noise_shape, implementation):
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
+    x = np.random.default_rng(0).standard_normal((30, 40, 9)).astype(dtype)
+    y, mask = fastdrop.dropout(x, rate, noise_shape=noise_shape, rng=PhiloxStream(3), return_mask=True)
+    assert mask.apply(x).tobytes() == y.tobytes()
+    ones = np.ones(x.shape, dtype)
+    scale = np.ones((), dtype) * np.asarray(mask.scale, dtype)
+    np.testing.assert_array_equal(mask.apply(ones), np.where(mask, scale, np.zeros((), dtype)), strict=True)
+    np.testing.assert_array_equal(y == 0, ~np.asarray(mask) | (x == 0))
+
+
+def test_a_mask_serves_arrays_of_every_dtype(implementation):
+    mask = DropoutMask((31, 40), 0.3, key=2)
+    for dtype in ("f2", "f4", "f8"):
+        np.testing.assert_array_equal(mask.apply(np.ones((31, 40), dtype)) != 0, mask)
+
+
+@pytest.mark.parametrize("noise_shape", [None, (30, 1), (1, 40)], ids=str)
+def test_return_mask_gives_the_mask_of_this_very_call(noise_shape, implementation):
+    stream = PhiloxStream(3)
+    x = np.ones((30, 40))
+    for call in range(3):
+        y, mask = fastdrop.dropout(x, 0.3, noise_shape=noise_shape, rng=stream, return_mask=True)
+        assert mask == DropoutMask((30, 40), 0.3, key=stream.key, call=call, noise_shape=noise_shape)
+        np.testing.assert_array_equal(y != 0, mask)
+    out = np.empty_like(x)
+    result = fastdrop.dropout(x, 0.3, rng=stream, out=out, return_mask=True)
+    assert type(result) is tuple
+    assert result[0] is out
+    np.testing.assert_array_equal(out != 0, result[1])
+
+
+def test_the_mask_does_not_depend_on_whether_it_is_returned():
+    x = np.ones((30, 40))
+    np.testing.assert_array_equal(
+        fastdrop.dropout(x, 0.3, rng=3, return_mask=True)[0], fastdrop.dropout(x, 0.3, rng=3, return_mask=False)
+    )
+
+
+@pytest.mark.parametrize("arguments", [{"rate": 0}, {"rate": 0.5, "training": False}], ids=["rate 0", "not training"])
+def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(arguments, implementation):
+    x = np.array([[1.0, np.nan, -0.0], [np.inf, 5.0, 6.0]])
+    y, mask = fastdrop.dropout(x, **arguments, noise_shape=(2, 1), rng=PhiloxStream(3), return_mask=True)
+    assert y is x
+    assert (mask.shape, mask.rate, mask.scale) == ((2, 3), 0, 1)
+    assert np.asarray(mask).all()
+    assert mask.apply(x) is x
+    out = np.full_like(x, 7)
+    assert mask.apply(x, out=out).tobytes() == x.tobytes()
+
+
+# From an array
+
+
+def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(implementation):
+    keep = np.array([[True, False, True], [False, False, True]])
+    x = np.array([[1.0, np.nan, 3.0], [np.inf, 5.0, 6.0]])
+    mask = DropoutMask.from_array(keep, 0.75)
+    np.testing.assert_array_equal(mask, keep)
+    np.testing.assert_array_equal(mask.apply(x), [[4, 0, 12], [0, 0, 24]])
+    assert (mask.shape, mask.rate, mask.key, mask.call, mask.noise_shape) == ((2, 3), 0.75, None, None, None)
+
+
+def test_from_array_at_rate_0_drops_and_scales_nothing(implementation):
+    keep = np.array([True, False, True, False])
+    x = np.array([1.0, 2.0, -3.0, np.nan])
+    mask = DropoutMask.from_array(keep, 0)
+    np.testing.assert_array_equal(mask.apply(x), [1, 0, -3, 0])
+    np.testing.assert_array_equal(mask[1:].apply(x[1:]), [0, -3, 0])
+    np.testing.assert_array_equal(mask, keep)
+
+
+def test_from_array_at_rate_1_takes_a_mask_that_drops_all(implementation):
+    mask = DropoutMask.from_array(np.zeros(9, bool), 1)
+    assert mask.apply(np.full(9, np.nan)).tobytes() == bytes(72)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (257,), (5, 1, 13)], ids=str)
+def test_from_array_takes_any_shape(shape, implementation):
+    keep = np.random.default_rng(2).random(shape) < 0.5
+    mask = DropoutMask.from_array(keep, 0.5)
+    x = np.ones(shape)
+    np.testing.assert_array_equal(mask, keep)
+    np.testing.assert_array_equal(mask.apply(x), keep * 2.0)
+    np.testing.assert_array_equal(mask.packbits(), np.packbits(keep, axis=None, bitorder="little"))
+
+
+def test_from_array_takes_any_layout_in_c_order(implementation):
+    keep = np.random.default_rng(2).random((20, 30)) < 0.5
+    for same in (np.asfortranarray(keep), np.repeat(keep, 2, axis=1)[:, ::2], keep[::-1][::-1], keep.tolist()):
+        np.testing.assert_array_equal(DropoutMask.from_array(same, 0.5), keep)
+
+
+def test_from_array_replays_a_mask_that_was_drawn(mask):
+    replay = DropoutMask.from_array(np.asarray(mask), mask.rate)
+    x = np.random.default_rng(0).standard_normal(mask.shape)
+    np.testing.assert_array_equal(replay.apply(x), mask.apply(x))

@@ -1,0 +1,524 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Threads change how long a call takes and nothing else, whoever calls, forks, fails or ends meanwhile."""
+
+import contextlib
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastdrop
+from fastdrop import DropoutMask, PhiloxStream, _engine, _threads
+
+PATIENCE = 60  # seconds until a test that hangs is given up: longer than anything here takes on a loaded machine
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Arrays of a few thousand elements are split, into chunks that end neither at rows nor at one another's tiles."""
+    monkeypatch.setattr(_threads, "CHUNK", 2048)
+    monkeypatch.setattr(_threads, "MIN_SHARED", 4096)
+    monkeypatch.setattr(_engine, "SMALL", 1)
+
+
+@pytest.fixture
+def settings():
+    """The number of threads is put back."""
+    before = fastdrop.get_num_threads()
+    yield
+    fastdrop.set_num_threads(before)
+
+
+def run_script(tmp_path, code):
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    path = os.path.dirname(os.path.dirname(fastdrop.__file__))
+    result = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout, result.stderr
+
+
+def meet(parties):
+    """Work for `share` that goes on only when as many threads as told are in it at the same time."""
+    barrier = threading.Barrier(parties)
+    workers = set()
+
+    def work(start, stop):
+        if threading.get_ident() not in workers:
+            workers.add(threading.get_ident())
+            barrier.wait(PATIENCE)
+
+    return work, workers
+
+
+# The same result
+
+
+LAYOUTS = {
+    "contiguous": lambda a: a,
+    "every other": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "backwards": lambda a: a[::-1, ::-1].copy()[::-1, ::-1],
+    "Fortran": np.asfortranarray,
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+}
+
+
+@pytest.mark.parametrize("noise_shape", [None, (101, 1), (1, 211)], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_any_number_of_threads_gives_the_same_result(dtype, layout, noise_shape, implementation, small_chunks):
+    x = LAYOUTS[layout](np.random.default_rng(0).standard_normal((101, 211)).astype(dtype))
+    results = set()
+    for threads in (1, 2, 3, 8):
+        with fastdrop.num_threads(threads):
+            y, mask = fastdrop.dropout(x, 0.1, rng=5, noise_shape=noise_shape, return_mask=True)
+            backward = mask.apply(x)
+            in_place = x.copy()
+            fastdrop.dropout(in_place, 0.1, rng=5, noise_shape=noise_shape, out=in_place)
+            keep = np.asarray(mask)
+            results.add((y.tobytes(), backward.tobytes(), in_place.astype(dtype).tobytes(), keep.tobytes()))
+    assert len(results) == 1
+    np.testing.assert_array_equal(keep, np.asarray(mask[:50]).tolist() + np.asarray(mask[50:]).tolist())
+
+
+def test_the_result_is_the_same_at_the_sizes_where_threads_set_in(implementation):
+    stream = PhiloxStream(5)
+    for size in (_threads.MIN_SHARED - 1, _threads.MIN_SHARED, _threads.MIN_SHARED + 1, 3 * _threads.CHUNK + 77):
+        x = np.ones(size, np.float32)
+        results = []
+        for threads in (1, 4):
+            with fastdrop.num_threads(threads):
+                results.append(fastdrop.dropout(x, 0.1, rng=PhiloxStream.from_key(stream.key, call=size)))
+        np.testing.assert_array_equal(*results)
+        np.testing.assert_array_equal(results[0] != 0, DropoutMask(size, 0.1, key=stream.key, call=size))
+
+
+@pytest.mark.parametrize("shift", [-300, -1, 1, 300, 2048])
+def test_an_out_that_overlaps_x_is_right_with_any_number_of_threads(shift, implementation, small_chunks):
+    n = 20000
+    expected = fastdrop.dropout(np.arange(1.0, n + 1), 0.3, rng=5)
+    with fastdrop.num_threads(4):
+        buffer = np.zeros(n + 2 * 2048)
+        x, out = buffer[2048 : 2048 + n], buffer[2048 + shift :][:n]
+        x[...] = np.arange(1.0, n + 1)
+        fastdrop.dropout(x, 0.3, rng=5, out=out)
+    np.testing.assert_array_equal(out, expected)
+
+
+# Who works
+
+
+def test_work_is_shared_by_as_many_threads_as_are_set():
+    for threads in (1, 2, 4):
+        work, workers = meet(threads)
+        with fastdrop.num_threads(threads):
+            _threads.share(work, 16 * _threads.CHUNK)
+        assert len(workers) == threads
+        assert threading.get_ident() in workers
+
+
+def test_every_element_is_worked_on_once(small_chunks):
+    for size in (0, 1, 2047, 4096, 4097, 100_000):
+        done = []
+        with fastdrop.num_threads(5):
+            _threads.share(lambda start, stop, done=done: done.append((start, stop)), size)
+        assert [i for start, stop in sorted(done) for i in range(start, stop)] == list(range(size))
+
+
+def test_a_small_array_is_left_to_the_calling_thread():
+    workers = set()
+    with fastdrop.num_threads(8):
+        _threads.share(lambda *_: workers.add(threading.get_ident()), _threads.MIN_SHARED - 1)
+    assert workers == {threading.get_ident()}
+
+
+def test_dropout_and_masks_of_large_arrays_are_shared(monkeypatch):
+    shared = []
+    monkeypatch.setattr(_threads, "share", lambda work, size: (shared.append(size), work(0, size)))
+    x = np.ones(_threads.MIN_SHARED, np.float32)
+    _, mask = fastdrop.dropout(x, 0.1, rng=1, return_mask=True)
+    mask.apply(x)
+    np.asarray(mask)
+    assert shared == [x.size] * 3
+
+
+# The setting
+
+
+def test_the_number_of_threads_can_be_set_and_read(settings):
+    for n in (3, np.int64(5), 1):
+        fastdrop.set_num_threads(n)
+        assert fastdrop.get_num_threads() == n
+
+
+def test_the_context_nests_and_ends_with_an_exception_too(settings):
+    fastdrop.set_num_threads(7)
+    with fastdrop.num_threads(3):
+        assert fastdrop.get_num_threads() == 3
+        with contextlib.suppress(KeyError), fastdrop.num_threads(2):
+            assert fastdrop.get_num_threads() == 2
+            raise KeyError
+        assert fastdrop.get_num_threads() == 3
+        fastdrop.set_num_threads(9)
+        assert fastdrop.get_num_threads() == 3
+    assert fastdrop.get_num_threads() == 9
+
+
+def test_the_context_is_set_on_entry_and_can_be_used_again(settings):
+    fastdrop.set_num_threads(7)
+    three = fastdrop.num_threads(3)
+    assert fastdrop.get_num_threads() == 7
+    for _ in range(2):
+        with three:
+            assert fastdrop.get_num_threads() == 3
+        assert fastdrop.get_num_threads() == 7
+
+
+def test_one_context_object_may_be_entered_within_itself_and_by_many_threads(settings):
+    fastdrop.set_num_threads(7)
+    three = fastdrop.num_threads(3)
+    with three, three:
+        assert fastdrop.get_num_threads() == 3
+    assert fastdrop.get_num_threads() == 7
+    inside = threading.Barrier(2)
+
+    def enter():
+        with three:
+            inside.wait(PATIENCE)
+            found = fastdrop.get_num_threads()
+            inside.wait(PATIENCE)
+        return found, fastdrop.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [future.result() for future in [pool.submit(enter) for _ in range(2)]] == [(3, 7)] * 2
+
+
+def test_the_context_holds_for_its_own_thread_alone(settings):
+    fastdrop.set_num_threads(7)
+    with fastdrop.num_threads(2), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(fastdrop.get_num_threads).result() == 7
+        assert pool.submit(contextvars.copy_context().run, fastdrop.get_num_threads).result() == 2
+
+
+# Many callers
+
+
+def test_calls_from_many_threads_at_once_are_right(implementation, small_chunks):
+    inputs = [np.random.default_rng(i).standard_normal(10_000 + 501 * i).astype(np.float32) for i in range(8)]
+    expected = [fastdrop.dropout(x, 0.1, rng=i) for i, x in enumerate(inputs)]
+    start = threading.Barrier(len(inputs))
+
+    def call(i):
+        start.wait(PATIENCE)
+        with fastdrop.num_threads(1 + i % 4):
+            return [fastdrop.dropout(inputs[i], 0.1, rng=i) for _ in range(20)]
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        for want, got in zip(expected, pool.map(call, range(len(inputs))), strict=True):
+            for y in got:
+                np.testing.assert_array_equal(y, want)
+
+
+def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
+    # Each of the two threads that share waits for helpers, of which there are no more than those that are busy.
+    x = np.ones(40_000, np.float32)
+    expected = fastdrop.dropout(x, 0.1, rng=5)
+    results = []
+    finished = threading.Event()
+
+    def call():
+        with fastdrop.num_threads(2):
+            _threads.share(lambda *_: results.append(fastdrop.dropout(x, 0.1, rng=5)), 8192)
+        finished.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    assert finished.wait(PATIENCE)
+    assert len(results) == 4
+    for y in results:
+        np.testing.assert_array_equal(y, expected)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("failing", ["first helper", "second helper", "caller"])
+def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any_more(failing):
+    caller = threading.get_ident()
+    all_in = threading.Barrier(3)
+    order = []
+    at_work = set()
+
+    def work(start, stop):
+        me = threading.get_ident()
+        if me in order:
+            return
+        order.append(me)
+        all_in.wait(PATIENCE)
+        helpers = [i for i in order if i != caller]
+        role = "caller" if me == caller else ["first helper", "second helper"][helpers.index(me)]
+        if role == failing:
+            raise ZeroDivisionError(failing)
+        at_work.add(role)
+        time.sleep(0.2)  # longer than the way of the error, so that whoever does not wait is found out
+        at_work.discard(role)
+
+    with fastdrop.num_threads(3), pytest.raises(ZeroDivisionError, match=failing):
+        _threads.share(work, 16 * _threads.CHUNK)
+    assert at_work == set()
+
+
+def test_after_an_error_the_threads_work_on():
+    def fail(start, stop):
+        raise ZeroDivisionError
+
+    with fastdrop.num_threads(2):
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                _threads.share(fail, 16 * _threads.CHUNK)
+        work, workers = meet(2)
+        _threads.share(work, 16 * _threads.CHUNK)
+    assert len(workers) == 2
+
+
+class _PoolWithoutThreads:
+    """A pool that can start no more threads after so many; as the real one it may have queued what it then refuses."""
+
+    def __init__(self, pool, left, queues):
+        self.pool, self.left, self.queues = pool, left, queues
+
+    def submit(self, work):
+        if self.left == 0:
+            if self.queues:
+                self.pool.submit(work)
+            raise RuntimeError("can't start new thread")
+        self.left -= 1
+        return self.pool.submit(work)
+
+
+@pytest.mark.parametrize("queues", [False, True], ids=["refused", "queued and refused"])
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, queues, monkeypatch):
+    caller = threading.get_ident()
+    all_in = threading.Barrier(1 + left + queues)
+    seen, done = set(), []
+
+    def work(start, stop):
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            all_in.wait(PATIENCE)
+            if threading.get_ident() != caller:
+                time.sleep(0.2)  # so that a caller that does not wait returns too early
+        done.append(start)
+
+    with ThreadPoolExecutor(4) as pool, fastdrop.num_threads(4):
+        monkeypatch.setattr(_threads, "_shared_pool", lambda threads: _PoolWithoutThreads(pool, left, queues))
+        _threads.share(work, 16 * _threads.CHUNK)
+        assert sorted(done) == [i * _threads.CHUNK for i in range(16)]
+
+
+# The GIL
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "every other", "noise_shape", "mask"])
+def test_python_goes_on_in_other_threads_while_a_kernel_runs(layout, monkeypatch):
+    if fastdrop._core is None:
+        pytest.skip("the NumPy reference holds the GIL where NumPy does")
+    if fastdrop._kernels.name == "reference":
+        pytest.skip("FASTDROP_NO_EXTENSION=1: the NumPy reference holds the GIL where NumPy does")
+    # Straight to the kernel: NumPy's look at overlaps, on the way of large arrays, gives up the GIL too.
+    monkeypatch.setattr(_engine, "SMALL", 1 << 30)
+    x = np.ones((2048, 2048), np.float32)
+    if layout == "every other":
+        x = np.ones((2048, 4096), np.float32)[:, ::2]
+    out = np.ones_like(x)
+    noise_shape = (2048, 1) if layout == "noise_shape" else None
+    mask = DropoutMask(x.shape, 0.1, key=1)
+    started, ended = threading.Event(), threading.Event()
+
+    def kernel():
+        started.set()
+        if layout == "mask":
+            np.asarray(mask)
+        else:
+            fastdrop.dropout(x, 0.1, rng=1, out=out, noise_shape=noise_shape)
+        ended.set()
+
+    # A thread is not made to give up the GIL for longer than this test takes, so what runs here between the start and
+    # the end of the call does so because the call gave it up. A loaded machine may look away for a whole call, so
+    # there are many; a call that never gives it up fails at all of them.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100)
+    try:
+        with fastdrop._using("portable"), fastdrop.num_threads(1):
+            kernel()  # a first call may import something, which gives up the GIL
+            for _ in range(100):
+                started.clear(), ended.clear()
+                thread = threading.Thread(target=kernel)
+                thread.start()
+                started.wait()
+                went_on = not ended.is_set()
+                thread.join()
+                if went_on:
+                    return
+    finally:
+        sys.setswitchinterval(interval)
+    pytest.fail("nothing else ran during 100 calls")
+
+
+# Processes
+
+COMMON = """
+import os, sys, threading, time, warnings
+import numpy as np
+import fastdrop
+from fastdrop import _threads
+warnings.simplefilter("ignore", DeprecationWarning)  # a fork while there are threads: what is tested here
+fastdrop.set_num_threads(2)
+x = np.ones(1 << 20, np.float32)
+with fastdrop.num_threads(1):
+    expected = fastdrop.dropout(x, 0.1, rng=5)
+
+def computes():
+    return np.array_equal(fastdrop.dropout(x, 0.1, rng=5), expected)
+
+def uses_threads():
+    workers, barrier = set(), threading.Barrier(2)
+    def work(start, stop):
+        if threading.get_ident() not in workers:
+            workers.add(threading.get_ident())
+            barrier.wait(30)
+    _threads.share(work, x.size)
+    return len(workers) == 2
+"""
+
+
+@needs_fork
+def test_a_forked_child_computes_with_threads_after_the_parent_used_them(tmp_path):
+    code = """
+assert computes() and uses_threads()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        good = computes() and uses_threads()
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(7 if computes() and uses_threads() else 1)
+        os._exit(7 if good and os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]) == 7 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert computes() and uses_threads()
+print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
+
+
+@needs_fork
+def test_a_fork_while_other_threads_are_in_calls_leaves_a_child_that_computes(tmp_path):
+    code = """
+end = threading.Event()
+def call():
+    while not end.is_set():
+        fastdrop.dropout(x, 0.1)
+threads = [threading.Thread(target=call) for _ in range(2)]
+for thread in threads: thread.start()
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        os._exit(7 if computes() and uses_threads() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+end.set()
+for thread in threads: thread.join()
+print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param("fork", marks=needs_fork), pytest.param("forkserver", marks=needs_fork), "spawn"]
+)
+def test_multiprocessing_works_and_its_workers_have_streams_of_their_own(method, tmp_path):
+    code = """
+import multiprocessing
+
+def child(i):
+    mask = fastdrop.dropout(x, 0.1, return_mask=True)[1]
+    time.sleep(0.2)  # so that both workers get some
+    return computes() and uses_threads(), os.getpid(), (mask.key, mask.call)
+
+if __name__ == "__main__":
+    computes()
+    with multiprocessing.get_context(sys.argv[1] if len(sys.argv) > 1 else METHOD).Pool(2) as pool:
+        good, processes, draws = zip(*pool.map(child, range(4), chunksize=1))
+    assert all(good) and len(set(processes)) == 2
+    assert len(set(draws)) == 4, draws
+    print("done")
+"""
+    assert run_script(tmp_path, COMMON + f"METHOD = {method!r}\n" + code)[0] == "done\n"
+
+
+@needs_fork
+def test_a_stream_and_a_mask_that_are_sent_to_a_process_give_the_same_there(tmp_path):
+    code = """
+import multiprocessing
+
+def child(stream, mask):
+    return fastdrop.dropout(x, 0.1, rng=stream), mask.apply(x), stream.call
+
+if __name__ == "__main__":
+    stream = fastdrop.PhiloxStream(3)
+    mask = fastdrop.dropout(x, 0.3, rng=stream, return_mask=True)[1]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        y, backward, call = pool.apply(child, (stream, mask))
+    assert np.array_equal(backward, mask.apply(x))
+    assert np.array_equal(y, fastdrop.dropout(x, 0.1, rng=stream)) and call == stream.call == 2
+    print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
+
+
+@pytest.mark.parametrize("before", ["computes()", "_threads._pool is None"], ids=["after calls", "first call"])
+def test_a_call_at_the_exit_of_the_interpreter_is_right(before, tmp_path):
+    # The pool takes no more work then, or can not even be made.
+    code = f"""
+import atexit
+assert {before}
+atexit.register(lambda: print("atexit", computes()))
+"""
+    assert run_script(tmp_path, COMMON + code) == ("atexit True\n", "")
+
+
+def test_daemon_threads_in_calls_do_not_stop_the_exit_of_the_interpreter(tmp_path):
+    code = """
+def call():
+    while True:
+        fastdrop.dropout(x, 0.1)
+for _ in range(3):
+    threading.Thread(target=call, daemon=True).start()
+time.sleep(0.2)
+print("done")
+"""
+    for _ in range(3):
+        assert run_script(tmp_path, COMMON + code) == ("done\n", "")
+
+
+def test_a_thread_that_outlives_the_main_thread_finishes_its_calls(tmp_path):
+    code = """
+def call():
+    threading.main_thread().join()
+    print("thread", all(computes() for _ in range(5)))
+threading.Thread(target=call).start()
+"""
+    assert run_script(tmp_path, COMMON + code) == ("thread True\n", "")
