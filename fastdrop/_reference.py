@@ -156,10 +156,11 @@ def scaled(x: np.ndarray, scale: float) -> np.ndarray:
             return (x.astype(np.float32) * np.float32(scale)).astype(np.float16)
         # bfloat16 is the upper half of a float32: widen by a shift, round the lower half to nearest, ties to even.
         # A NaN is safe, because its lower half is 0 and no carry can leave its payload.
-        wide = (np.ascontiguousarray(x).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        native = np.ascontiguousarray(x, x.dtype.newbyteorder("="))
+        wide = (native.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         bits = (wide * np.float32(scale)).view(np.uint32)
         odd = bits >> 16 & 1
-        return ((bits + 0x7FFF + odd) >> 16).astype(np.uint16).view(x.dtype).reshape(x.shape)
+        return ((bits + 0x7FFF + odd) >> 16).astype(np.uint16).view(native.dtype).reshape(x.shape)
 
 
 def selected(y: np.ndarray, keep: Bools) -> np.ndarray:

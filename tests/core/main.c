@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * main.c: the C core without Python, for sanitizers, cross compilers and emulators.
+ *
+ *     main list          the instruction sets in this build, a line each: NAME supported|unsupported
+ *     main threads N     look up and run every kernel from N threads at once; prints "agree", or fails
+ *     main               a request a line from standard input, an answer a line for each kernel that is asked for
+ *
+ * Requests (KERNEL is a name, or "all" for every one that this machine can run; integers are decimal or 0x...):
+ *
+ *     philox  KERNEL rounds c0 c1 c2 c3 k0 k1
+ *     bits    KERNEL key call threshold start n offset
+ *     bools   KERNEL key call threshold start n offset
+ *     dropout KERNEL key call threshold start n dtype offset_x offset_y scale stream seed
+ *     apply   KERNEL first n dtype offset_x offset_y scale stream seed
+ *
+ * An offset is the distance, in elements, of an array from an address that is a multiple of 64. Where offset_x is
+ * -1, x and y are the same array. Scale may be a hexadecimal float. A request that cannot be read ends the program.
+ *
+ * An answer is "KERNEL checksum" and, for at most 40 elements, the elements as hexadecimal integers (for bits, the
+ * bytes). The checksum of elements e[0], e[1], ... is the sum of mix(e[i] + (i + 1) * GOLDEN), modulo 2^64, so it
+ * depends on their order but not on the order of their bytes.
+ *
+ * Inputs are made of numbers r[i] = mix(seed + (i + 1) * GOLDEN), splitmix64's, and element i is the low bits of
+ * r[i], of which r[i] div 2^61 makes something special in half of the cases:
+ *
+ *     0   exponent all ones: a NaN of any payload, quiet or signalling
+ *     1   exponent zero: a subnormal
+ *     2   infinity of any sign
+ *     3   zero of any sign
+ *
+ * The bytes of given keep bits are the low ones of the r of seed + 1.
+ */
+#define _POSIX_C_SOURCE 200809L
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fastdrop.h"
+
+/* Bytes behind an array that must stay as they are. A build with AddressSanitizer sets this to 0: there the byte
+ * behind an array is the first that it does not own, and reading it is seen too. */
+#ifndef GUARD
+#define GUARD 64
+#endif
+
+enum { ALIGNMENT = 64, PRINTED = 40, GUARD_BYTE = 0xA5 };
+
+#define GOLDEN UINT64_C(0x9E3779B97F4A7C15)
+
+static const struct {
+    const char *name;
+    size_t size;
+    uint64_t sign, exponent;
+} dtypes[FD_NUM_DTYPES] = {
+    [FD_F16] = {"f16", 2, 0x8000, 0x7C00},
+    [FD_BF16] = {"bf16", 2, 0x8000, 0x7F80},
+    [FD_F32] = {"f32", 4, UINT64_C(0x80000000), UINT64_C(0x7F800000)},
+    [FD_F64] = {"f64", 8, UINT64_C(0x8000000000000000), UINT64_C(0x7FF0000000000000)},
+};
+
+static void fail(const char *what, const char *about)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", what, about);
+    exit(EXIT_FAILURE);
+}
+
+/* The finalizer of splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. */
+static uint64_t mix(uint64_t z)
+{
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    return z ^ z >> 31;
+}
+
+static uint64_t load(const uint8_t *p, size_t size)
+{
+    uint16_t half;
+    uint32_t word;
+    uint64_t wide;
+    switch (size) {
+    case 2:
+        memcpy(&half, p, 2);
+        return half;
+    case 4:
+        memcpy(&word, p, 4);
+        return word;
+    case 8:
+        memcpy(&wide, p, 8);
+        return wide;
+    default:
+        return *p;
+    }
+}
+
+static void store(uint8_t *p, size_t size, uint64_t value)
+{
+    const uint16_t half = (uint16_t)value;
+    const uint32_t word = (uint32_t)value;
+    switch (size) {
+    case 2:
+        memcpy(p, &half, 2);
+        break;
+    case 4:
+        memcpy(p, &word, 4);
+        break;
+    case 8:
+        memcpy(p, &value, 8);
+        break;
+    default:
+        *p = (uint8_t)value;
+    }
+}
+
+/* An array on the heap that ends where its elements do. */
+typedef struct {
+    uint8_t *memory, *data;
+    size_t bytes;
+} array;
+
+static array new_array(size_t n, size_t size, size_t offset)
+{
+    array a = {NULL, NULL, n * size};
+    void *memory;
+    const size_t whole = offset * size + a.bytes + GUARD;
+    if (posix_memalign(&memory, ALIGNMENT, whole > 0 ? whole : 1) != 0) {
+        fail("no memory", "array");
+    }
+    a.memory = memory;
+    a.data = a.memory + offset * size;
+    memset(a.memory, GUARD_BYTE, whole);
+    return a;
+}
+
+/* Release an array, after a look at the bytes around it. */
+static void end_array(array a, const char *kernel)
+{
+    const uint8_t *const end = a.data + a.bytes;
+    for (const uint8_t *p = a.memory; p < a.data; ++p) {
+        if (*p != GUARD_BYTE) {
+            fail("a byte before the array was written", kernel);
+        }
+    }
+    for (const uint8_t *p = end; p < end + GUARD; ++p) {
+        if (*p != GUARD_BYTE) {
+            fail("a byte behind the array was written", kernel);
+        }
+    }
+    free(a.memory);
+}
+
+static void fill_elements(array a, fd_dtype dtype, uint64_t seed)
+{
+    const size_t size = dtypes[dtype].size;
+    const uint64_t sign = dtypes[dtype].sign, exponent = dtypes[dtype].exponent;
+    for (size_t i = 0; i < a.bytes / size; ++i) {
+        const uint64_t r = mix(seed + (i + 1) * GOLDEN);
+        const uint64_t special[8] = {r | exponent, r & ~exponent, (r & sign) | exponent, r & sign, r, r, r, r};
+        store(a.data + i * size, size, special[r >> 61]);
+    }
+}
+
+static void fill_bits(array a, uint64_t seed)
+{
+    for (size_t i = 0; i < a.bytes; ++i) {
+        a.data[i] = (uint8_t)mix(seed + 1 + (i + 1) * GOLDEN);
+    }
+}
+
+static uint64_t checksum(const uint8_t *data, size_t n, size_t size)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; ++i) {
+        sum += mix(load(data + i * size, size) + (i + 1) * GOLDEN);
+    }
+    return sum;
+}
+
+static void answer(const char *kernel, const uint8_t *data, size_t n, size_t size)
+{
+    printf("%s %016" PRIx64, kernel, checksum(data, n, size));
+    for (size_t i = 0; i < n && n <= PRINTED; ++i) {
+        printf(" %0*" PRIx64, (int)(2 * size), load(data + i * size, size));
+    }
+    putchar('\n');
+}
+
+typedef enum { PHILOX, BITS, BOOLS, DROPOUT, APPLY } operation;
+
+typedef struct {
+    operation op;
+    char kernel[16];
+    uint32_t counter[4], key[2];
+    int rounds;
+    fd_draw draw;
+    uint64_t start, seed;
+    size_t n, offset_x, offset_y;
+    fd_dtype dtype;
+    int in_place, stream;
+    double scale;
+} request;
+
+/* Take the next field of the line that strtok holds. */
+static const char *next_field(void)
+{
+    const char *const field = strtok(NULL, " \n");
+    if (field == NULL) {
+        fail("a field is missing", "request");
+    }
+    return field;
+}
+
+static uint64_t next_integer(void)
+{
+    const char *const field = next_field();
+    char *end;
+    const uint64_t value = strtoull(field, &end, 0);
+    if (end == field || *end != '\0') {
+        fail("not an integer", field);
+    }
+    return value;
+}
+
+static fd_dtype next_dtype(void)
+{
+    const char *const field = next_field();
+    for (int i = 0; i < FD_NUM_DTYPES; ++i) {
+        if (strcmp(field, dtypes[i].name) == 0) {
+            return (fd_dtype)i;
+        }
+    }
+    fail("unknown dtype", field);
+    return FD_NUM_DTYPES;
+}
+
+static request read_request(char *line)
+{
+    static const char *const operations[] = {"philox", "bits", "bools", "dropout", "apply"};
+    const char *const op = strtok(line, " \n");
+    request r = {0};
+    while (op == NULL || strcmp(op, operations[r.op]) != 0) {
+        if (op == NULL || r.op == APPLY) {
+            fail("unknown operation", op ? op : "empty line");
+        }
+        r.op = (operation)(r.op + 1);
+    }
+    snprintf(r.kernel, sizeof r.kernel, "%s", next_field());
+    if (r.op == PHILOX) {
+        r.rounds = (int)next_integer();
+        for (int i = 0; i < 4; ++i) {
+            r.counter[i] = (uint32_t)next_integer();
+        }
+        r.key[0] = (uint32_t)next_integer();
+        r.key[1] = (uint32_t)next_integer();
+        return r;
+    }
+    if (r.op != APPLY) {
+        r.draw.key = next_integer();
+        r.draw.call = next_integer();
+        r.draw.threshold = next_integer();
+    }
+    r.start = next_integer();
+    r.n = (size_t)next_integer();
+    if (r.op == BITS || r.op == BOOLS) {
+        r.offset_y = (size_t)next_integer();
+        return r;
+    }
+    r.dtype = next_dtype();
+    const uint64_t offset_x = next_integer();
+    r.in_place = offset_x == UINT64_MAX;
+    r.offset_x = r.in_place ? 0 : (size_t)offset_x;
+    r.offset_y = (size_t)next_integer();
+    r.scale = strtod(next_field(), NULL);
+    r.stream = (int)next_integer();
+    r.seed = next_integer();
+    return r;
+}
+
+static void draw_mask(const fd_kernels *k, const request *r)
+{
+    const size_t n = r->op == BITS ? (r->n + 7) / 8 : r->n;
+    const array y = new_array(n, 1, r->offset_y);
+    (r->op == BITS ? k->keep_bits : k->keep_bools)(&r->draw, r->start, r->n, y.data);
+    answer(k->name, y.data, n, 1);
+    end_array(y, k->name);
+}
+
+static void scale_elements(const fd_kernels *k, const request *r)
+{
+    const size_t size = dtypes[r->dtype].size;
+    const array y = new_array(r->n, size, r->offset_y);
+    const array x = r->in_place ? y : new_array(r->n, size, r->offset_x);
+    fill_elements(x, r->dtype, r->seed);
+    const uint64_t before = checksum(x.data, r->n, size);
+    if (r->op == DROPOUT) {
+        k->dropout[r->dtype](&r->draw, r->start, r->n, x.data, y.data, r->scale, r->stream);
+    } else {
+        const array bits = new_array((size_t)(r->start + r->n + 7) / 8, 1, 0);
+        fill_bits(bits, r->seed);
+        k->apply[r->dtype](bits.data, r->start, r->n, x.data, y.data, r->scale, r->stream);
+        end_array(bits, k->name);
+    }
+    answer(k->name, y.data, r->n, size);
+    if (!r->in_place) {
+        if (checksum(x.data, r->n, size) != before) {
+            fail("x was written", k->name);
+        }
+        end_array(x, k->name);
+    }
+    end_array(y, k->name);
+}
+
+static void run_request(const fd_kernels *k, const request *r)
+{
+    if (r->op == PHILOX) {
+        uint32_t result[4];
+        k->philox(r->counter, r->key, r->rounds, result);
+        answer(k->name, (const uint8_t *)result, 4, 4);
+    } else if (r->op == BITS || r->op == BOOLS) {
+        draw_mask(k, r);
+    } else {
+        scale_elements(k, r);
+    }
+}
+
+static int answer_requests(void)
+{
+    char line[512];
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        const request r = read_request(line);
+        int ran = 0;
+        for (size_t i = 0; fd_built(i) != NULL; ++i) {
+            const fd_kernels *const k = fd_built(i);
+            if (fd_supported(i) && (strcmp(r.kernel, "all") == 0 || strcmp(r.kernel, k->name) == 0)) {
+                run_request(k, &r);
+                ran = 1;
+            }
+        }
+        if (!ran) {
+            fail("this machine cannot run", r.kernel);
+        }
+    }
+    return EXIT_SUCCESS;
+}
+
+static int list_kernels(void)
+{
+    for (size_t i = 0; fd_built(i) != NULL; ++i) {
+        printf("%s %s\n", fd_built(i)->name, fd_supported(i) ? "supported" : "unsupported");
+    }
+    return EXIT_SUCCESS;
+}
+
+/* What a thread finds, and when it may start. */
+typedef struct {
+    pthread_t thread;
+    atomic_int *started;
+    uint64_t found;
+} worker;
+
+enum { THREAD_ELEMENTS = 5000, THREAD_ROUNDS = 3 };
+
+/* One number for all that the core answers: names, support, masks, elements of every kernel. */
+static void *use_everything(void *argument)
+{
+    worker *const w = argument;
+    const fd_draw draw = {UINT64_C(0x0123456789ABCDEF), 7, 429496730};
+    while (!atomic_load(w->started)) {
+    }
+    w->found = 0;
+    for (int round = 0; round < THREAD_ROUNDS; ++round) {
+        for (size_t i = 0; fd_built(i) != NULL; ++i) {
+            const fd_kernels *const k = fd_built(i);
+            const uint64_t name = checksum((const uint8_t *)k->name, strlen(k->name), 1);
+            w->found = mix(w->found + name + (uint64_t)fd_supported(i));
+            if (!fd_supported(i)) {
+                continue;
+            }
+            const array bits = new_array((THREAD_ELEMENTS + 7) / 8, 1, 0);
+            k->keep_bits(&draw, 3, THREAD_ELEMENTS, bits.data);
+            w->found = mix(w->found + checksum(bits.data, bits.bytes, 1));
+            for (int dtype = 0; dtype < FD_NUM_DTYPES; ++dtype) {
+                const size_t size = dtypes[dtype].size;
+                const array a = new_array(THREAD_ELEMENTS, size, 0);
+                fill_elements(a, (fd_dtype)dtype, 1);
+                k->dropout[dtype](&draw, 3, THREAD_ELEMENTS, a.data, a.data, 1.25, round % 2);
+                k->apply[dtype](bits.data, 0, THREAD_ELEMENTS, a.data, a.data, 1.25, round % 2);
+                w->found = mix(w->found + checksum(a.data, THREAD_ELEMENTS, size));
+                end_array(a, k->name);
+            }
+            end_array(bits, k->name);
+        }
+    }
+    return NULL;
+}
+
+static int run_threads(int n)
+{
+    atomic_int started = 0;
+    worker *const workers = calloc((size_t)n, sizeof *workers);
+    if (workers == NULL) {
+        fail("no memory", "threads");
+    }
+    for (int i = 0; i < n; ++i) {
+        workers[i].started = &started;
+        if (pthread_create(&workers[i].thread, NULL, use_everything, &workers[i]) != 0) {
+            fail("cannot start", "thread");
+        }
+    }
+    /* Nothing has been looked up before this: what the core may find out once, all of them find out together. */
+    atomic_store(&started, 1);
+    int agree = 1;
+    for (int i = 0; i < n; ++i) {
+        pthread_join(workers[i].thread, NULL);
+        agree &= workers[i].found == workers[0].found;
+    }
+    free(workers);
+    puts(agree ? "agree" : "differ");
+    return agree ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 1) {
+        return answer_requests();
+    }
+    if (argc == 2 && strcmp(argv[1], "list") == 0) {
+        return list_kernels();
+    }
+    if (argc == 3 && strcmp(argv[1], "threads") == 0 && atoi(argv[2]) > 0) {
+        return run_threads(atoi(argv[2]));
+    }
+    fprintf(stderr, "usage: %s [list | threads N]\n", argv[0]);
+    return EXIT_FAILURE;
+}

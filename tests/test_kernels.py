@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every kernel gives the bits of the reference, at any length, place, alignment and rate, and writes nothing else."""
+
+import subprocess
+import sys
+import textwrap
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+TILE = 2048
+GUARD = 128  # bytes on either side, more than any vector is wide
+HALVES = pytest.mark.parametrize(
+    "dtype", [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)], ids=lambda dtype: dtype.name
+)
+FRACTION_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+# Every size at which a kernel changes its way: lanes, groups, blocks, steps and tiles of all instruction sets.
+EDGES = [0, 8, 16, 32, 64, 128, 256, 512, 1024, TILE, 2 * TILE, 3 * TILE]
+lengths = st.builds(lambda edge, by: max(edge + by, 0), st.sampled_from(EDGES), st.integers(-3, 3)) | st.integers(
+    0, 3 * TILE
+)
+starts = st.builds(
+    lambda base, by: max(base + by, 0),
+    st.sampled_from([0, 2**31, 2**32, 2**34, 2**39, 2**40, 2**62]),
+    st.builds(lambda edge, by: edge + by, st.sampled_from([*EDGES, *(-edge for edge in EDGES)]), st.integers(-3, 3))
+    | st.integers(-5000, 5000),
+)
+keys = st.integers(0, 2**64 - 1)
+calls = st.integers(0, 2**56 - 1)
+
+RATES = [0.5, 0.25, 0.75, 0.125, 1 / 256, 255 / 256, 1 / 512, 2**-32, 1e-9, 1 - 2**-32, 1 - 1e-9, 0.1, 0.3, 0.9]
+thresholds = st.one_of(
+    st.sampled_from(RATES).map(lambda rate: round(rate * 2**32)),
+    st.sampled_from([0, 1, 2**24 - 1, 2**24, 2**24 + 1, 2**32 - 1, 2**32]),
+    st.integers(0, 31).map(lambda bit: 1 << bit),
+    st.integers(0, 2**32),
+)
+scales = st.sampled_from([1.0, 2.0, 4 / 3, 1 / 0.9, 1 / (1 - 0.3), 2.0**32, 1e9]) | st.floats(1, 100)
+
+
+def special_values(dtype):
+    """NaNs of both signs and several payloads, infinities, zeros, subnormals, and what overflows when scaled."""
+    fraction = FRACTION_BITS[dtype.name]
+    sign = 1 << 8 * dtype.itemsize - 1
+    infinity = sign - (1 << fraction)
+    quiet = 1 << fraction - 1
+    positive = [0, 1, 2, quiet, 2 * quiet - 1, 2 * quiet, infinity - 1, infinity, infinity - 2 * quiet]
+    positive += [infinity + 1, infinity + quiet, infinity + quiet + 1, infinity + quiet - 1, infinity + 2 * quiet - 1]
+    return np.array([pattern | s for pattern in positive for s in (0, sign)], UNSIGNED[dtype.itemsize]).view(dtype)
+
+
+def values(dtype, n, seed):
+    """One half random bits and plain numbers, one half special values."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, n * dtype.itemsize, np.uint8).view(dtype)
+    plain = rng.random(n) < 0.3
+    x[plain] = rng.standard_normal(n)[plain].astype(dtype)
+    special = rng.random(n) < 0.5
+    return np.where(special, rng.choice(special_values(dtype), n), x)
+
+
+def bits_of(x):
+    return x.view(UNSIGNED[x.itemsize]) if x.itemsize > 1 else x.view(np.uint8)
+
+
+class Guarded:
+    """An array within a larger buffer, ``shift`` elements past a multiple of 64 bytes."""
+
+    def __init__(self, n, dtype, shift):
+        dtype = np.dtype(dtype)
+        memory = np.empty(n * dtype.itemsize + 2 * GUARD + 128, np.uint8)
+        memory = memory[-memory.ctypes.data % 64 :]
+        self.memory = memory[: GUARD + shift * dtype.itemsize + n * dtype.itemsize + GUARD]
+        self.memory[:] = np.arange(len(self.memory)) * 37 + 11
+        self.before = GUARD + shift * dtype.itemsize
+        self.after = self.before + n * dtype.itemsize
+        self.array = self.memory[self.before : self.after].view(dtype)
+        self.original = self.memory.copy()
+
+    def is_intact_outside(self):
+        same = self.memory == self.original
+        return same[: self.before].all() and same[self.after :].all()
+
+    def is_untouched(self):
+        return np.array_equal(self.memory, self.original)
+
+
+def guarded_values(dtype, n, seed, shift):
+    x = Guarded(n, dtype, shift)
+    bits_of(x.array)[:] = bits_of(values(dtype, n, seed))
+    x.original = x.memory.copy()
+    return x
+
+
+shifts = st.integers(0, 31)
+
+
+@given(
+    n=lengths,
+    start=starts,
+    key=keys,
+    call=calls,
+    threshold=thresholds,
+    scale=scales,
+    shift_x=shifts,
+    shift_y=shifts,
+    stream=st.booleans(),
+    in_place=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_dropout_meets_the_reference(
+    compiled, oracle, dtype, n, start, key, call, threshold, scale, shift_x, shift_y, stream, in_place, seed
+):
+    per_line = 64 // dtype.itemsize
+    x = guarded_values(dtype, n, seed, shift_x % per_line)
+    expected = np.empty(n, dtype)
+    oracle.apply(x.array, expected, 0, n, key, call, threshold, scale, start)
+    y = x if in_place else Guarded(n, dtype, shift_y % per_line)
+    compiled.apply(x.array, y.array, 0, n, key, call, threshold, scale, start, stream=stream)
+    np.testing.assert_array_equal(bits_of(y.array), bits_of(expected))
+    assert y.is_intact_outside()
+    assert in_place or x.is_untouched()
+
+
+@given(n=lengths, start=starts, key=keys, call=calls, threshold=thresholds, shift=shifts)
+def test_masks_meet_the_reference(compiled, oracle, n, start, key, call, threshold, shift):
+    expected = np.empty(n, np.bool_)
+    oracle.keep(expected, 0, n, key, call, threshold, start)
+    keep = Guarded(n, np.uint8, shift)
+    compiled.keep(keep.array.view(np.bool_), 0, n, key, call, threshold, start)
+    np.testing.assert_array_equal(keep.array, expected)  # as numbers, so that a true of 2 does not pass
+    assert keep.is_intact_outside()
+    bits = compiled.keep_bits(n, key, call, threshold, start)
+    np.testing.assert_array_equal(bits, np.packbits(expected, bitorder="little"))
+
+
+@given(
+    n=lengths,
+    first=st.integers(0, 70),
+    scale=scales,
+    shift_x=shifts,
+    shift_y=shifts,
+    shift_bits=st.integers(0, 15),
+    stream=st.booleans(),
+    in_place=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_given_bits_are_applied_from_any_bit_on(
+    compiled, oracle, dtype, n, first, scale, shift_x, shift_y, shift_bits, stream, in_place, seed
+):
+    per_line = 64 // dtype.itemsize
+    x = guarded_values(dtype, n, seed, shift_x % per_line)
+    bits = Guarded((first + n + 7) // 8, np.uint8, shift_bits)
+    keep = np.unpackbits(bits.array, bitorder="little")[first : first + n]
+    kept = np.empty(n, dtype)
+    oracle.apply(x.array, kept, 0, n, 0, 0, 0, scale)
+    expected = np.where(keep, bits_of(kept), 0)
+    y = x if in_place else Guarded(n, dtype, shift_y % per_line)
+    if n > 0:
+        compiled.apply(x.array, y.array, 0, n, 0, 0, 0, scale, first, None, bits.array, stream=stream)
+    np.testing.assert_array_equal(bits_of(y.array), expected)
+    assert y.is_intact_outside()
+    assert bits.is_untouched()
+    assert in_place or x.is_untouched()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["cached", "streaming"])
+def test_every_alignment_of_x_and_out(compiled, oracle, dtype, stream):
+    """Streaming stores take aligned places only; the elements before the first of them go another way."""
+    n, key, call, threshold, scale = TILE + 300, 5, 6, round(0.3 * 2**32), 1 / 0.7
+    x = values(dtype, n, 1)
+    expected = np.empty(n, dtype)
+    oracle.apply(x, expected, 0, n, key, call, threshold, scale, 77)
+    for shift in range(64 // dtype.itemsize):
+        for other in (0, 1, shift):
+            source = guarded_values(dtype, n, 1, other)
+            y = Guarded(n, dtype, shift)
+            compiled.apply(source.array, y.array, 0, n, key, call, threshold, scale, 77, stream=stream)
+            np.testing.assert_array_equal(bits_of(y.array), bits_of(expected))
+            assert y.is_intact_outside()
+
+
+def test_every_length_up_to_a_step(compiled, oracle):
+    x = values(np.dtype(np.float32), 600, 2)
+    expected = np.empty_like(x)
+    oracle.apply(x, expected, 0, 600, 3, 1, round(0.1 * 2**32), 1 / 0.9, 1000)
+    keep = bits_of(expected) != 0
+    for n in range(601):
+        y = Guarded(n, np.float32, 3)
+        compiled.apply(x[:n], y.array, 0, n, 3, 1, round(0.1 * 2**32), 1 / 0.9, 1000)
+        np.testing.assert_array_equal(bits_of(y.array), bits_of(expected[:n]))
+        assert y.is_intact_outside()
+    assert keep.any()
+
+
+@given(n=st.integers(1, 5000), at=st.integers(0, 5000), size=lengths, key=keys, threshold=thresholds)
+def test_a_part_of_an_array_leaves_the_rest_alone(implementation, oracle, n, at, size, key, threshold, dtype):
+    """``start`` and ``stop`` choose elements of x and out, whose places in the stream count from ``offset``."""
+    start, stop = min(at, n), min(at + size, n)
+    x = values(dtype, n, 3)
+    keep = np.empty(n, np.bool_)
+    oracle.keep(keep, 0, n, key, 9, threshold, 12345)
+    all_kept = np.empty(n, dtype)
+    oracle.apply(x, all_kept, 0, n, 0, 0, 0, 1.5)
+    untouched = np.full(n, 7, dtype)
+    expected = untouched.copy()
+    expected[start:stop] = np.where(keep, all_kept, np.zeros((), dtype))[start:stop]
+    y = untouched.copy()
+    implementation.apply(x, y, start, stop, key, 9, threshold, 1.5, 12345)
+    np.testing.assert_array_equal(bits_of(y), bits_of(expected))
+    written = np.full(n, 7, np.uint8)
+    implementation.keep(written.view(np.bool_), start, stop, key, 9, threshold, 12345)
+    np.testing.assert_array_equal(written[start:stop], keep[start:stop])
+    assert (written[:start] == 7).all()
+    assert (written[stop:] == 7).all()
+
+
+@pytest.mark.parametrize("start", [0, 1, 8191, 8192, 20_000])
+@pytest.mark.parametrize(
+    "layout", [np.s_[:, ::-1], np.s_[::-1, ::2], np.s_[:, 3:-4]], ids=["reversed", "strided", "cut"]
+)
+def test_a_part_of_a_strided_array_leaves_the_rest_alone(implementation, oracle, dtype, layout, start):
+    """A thread that works on a part of an array must not write to another one's."""
+    x = values(dtype, 40_000, 6).reshape(100, 400)[layout]
+    stop = min(start + 10_000, x.size)
+    expected = np.full(x.shape, 7, dtype)
+    oracle.apply(np.ascontiguousarray(x), expected, start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
+    memory = np.full((100, 400), 7, dtype)
+    implementation.apply(x, memory[layout], start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
+    np.testing.assert_array_equal(bits_of(memory[layout].copy()), bits_of(expected))
+    memory[layout] = 7
+    assert (memory == 7).all()
+
+
+# Places in the stream that are not those of a contiguous array.
+
+
+@st.composite
+def placings(draw):
+    """Lengths and strides of up to four dimensions, as slices and broadcasts of larger masks have them."""
+    ndim = draw(st.integers(1, 4))
+    limit = {1: 5000, 2: 80, 3: 18, 4: 8}[ndim]
+    lengths = [draw(st.integers(1, limit)) for _ in range(ndim)]
+    if draw(st.booleans()):
+        lengths[-1] = draw(st.sampled_from([1, 31, 32, 33, 127, 128, 129, 600]))
+    strides = [draw(st.sampled_from([0, 1, 2, 3, 31, 128, 129, 700])) for _ in range(ndim)]
+    if draw(st.booleans()):
+        strides[-1] = 1
+    return tuple(zip(lengths, strides, strict=True))
+
+
+@given(
+    dims=placings(),
+    offset=st.sampled_from([0, 5, 2**32 - 100, 2**40 + 3]),
+    key=keys,
+    threshold=thresholds,
+    bounds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    given_bits=st.booleans(),
+)
+def test_strided_places_in_the_stream(implementation, oracle, dims, offset, key, threshold, dtype, bounds, given_bits):
+    shape = [length for length, _ in dims]
+    n = int(np.prod(shape))
+    index = sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    span = int(index.max()) + 1
+    drawn = np.empty(span, np.bool_)
+    oracle.keep(drawn, 0, span, key, 1, threshold, offset)
+    keep = drawn[index]
+    bits = None
+    if given_bits:
+        offset = offset % 29
+        bits = np.packbits(np.concatenate([np.ones(offset, np.bool_), drawn]), bitorder="little")
+    start, stop = sorted(int(bound * n) for bound in bounds)
+    x = values(dtype, n, 4)
+    all_kept = np.empty(n, dtype)
+    oracle.apply(x, all_kept, 0, n, 0, 0, 0, 1.25)
+    expected = np.full(n, 7, dtype)
+    expected[start:stop] = np.where(keep, all_kept, np.zeros((), dtype))[start:stop]
+    y = np.full(n, 7, dtype)
+    implementation.apply(x, y, start, stop, key, 1, threshold, 1.25, offset, dims, bits)
+    np.testing.assert_array_equal(bits_of(y), bits_of(expected))
+    written = np.empty(n, np.bool_)
+    implementation.keep(written, start, stop, key, 1, threshold, offset, dims, bits)
+    np.testing.assert_array_equal(written[start:stop], keep[start:stop])
+
+
+def test_one_decision_for_a_long_run(implementation):
+    """A row of more elements than there are in the constant string of set bits that its kept rows are applied with."""
+    x = np.arange(1, 80_001, dtype=np.float32).reshape(8, 10_000)
+    y = np.empty_like(x)
+    implementation.apply(x, y, 0, x.size, 3, 0, 1 << 31, 2.0, 0, ((8, 1), (10_000, 0)))
+    keep = np.empty(8, np.bool_)
+    implementation.keep(keep, 0, 8, 3, 0, 1 << 31)
+    assert keep.any()
+    assert not keep.all()
+    np.testing.assert_array_equal(y, np.where(keep[:, None], x * 2, 0))
+
+
+# Rounding, NaN and the other edges of the formats.
+
+SCALES = [1.0, 2.0, 1 / 0.9, 1 / 0.7, 3.0, 10.0, 1024.0, 2.0**31, 1 / (1 - (1 - 2**-32)), 1e9]
+TINY_SCALES = [0.3, 2.0**-14]  # no rate asks for them; they drive the results through all of the subnormals
+
+
+@HALVES
+@pytest.mark.parametrize("scale", SCALES + TINY_SCALES)
+def test_every_half_precision_number(compiled, oracle, dtype, scale):
+    x = np.arange(65536, dtype=np.uint16).view(dtype)
+    expected = np.empty_like(x)
+    oracle.apply(x, expected, 0, x.size, 0, 0, 0, scale)
+    drawn, applied = np.empty_like(x), np.empty_like(x)
+    compiled.apply(x, drawn, 0, x.size, 0, 0, 0, scale)
+    compiled.apply(x, applied, 0, x.size, 0, 0, 0, scale, 0, None, np.full(8192, 255, np.uint8))
+    np.testing.assert_array_equal(bits_of(drawn), bits_of(expected))
+    np.testing.assert_array_equal(bits_of(applied), bits_of(expected))
+
+
+@HALVES
+@pytest.mark.parametrize("scale", SCALES + TINY_SCALES)
+def test_half_precision_rounds_the_float32_product_once(implementation, dtype, scale):
+    """Against the casts of NumPy and ml_dtypes. NaNs, which they may treat otherwise, have a test of their own."""
+    x = np.arange(65536, dtype=np.uint16).view(dtype)
+    wide = x.astype(np.float32)
+    numbers = ~np.isnan(wide)
+    with np.errstate(all="ignore"):
+        expected = (wide * np.float32(scale)).astype(dtype)
+    y = np.empty_like(x)
+    implementation.apply(x, y, 0, x.size, 0, 0, 0, scale)
+    np.testing.assert_array_equal(bits_of(y)[numbers], bits_of(expected)[numbers])
+
+
+@pytest.mark.parametrize("bits", [None, np.full(32, 255, np.uint8)], ids=["drawn", "given"])
+def test_a_kept_nan_is_quiet_with_its_sign_and_payload(implementation, dtype, bits):
+    """IEEE 754's rule for an operation on one NaN: the quiet bit is set, and nothing else changes."""
+    unsigned = UNSIGNED[dtype.itemsize]
+    fraction = FRACTION_BITS[dtype.name]
+    infinity = bits_of(np.array(np.inf, dtype))
+    quiet = unsigned(1 << fraction - 1)
+    payloads = np.random.default_rng(5).integers(1, 1 << fraction, 128).astype(unsigned)
+    payloads[:fraction] = unsigned(1) << np.arange(fraction).astype(unsigned)
+    nans = np.concatenate([infinity | payloads, infinity | payloads | unsigned(1 << 8 * dtype.itemsize - 1)])
+    y = np.empty(256, dtype)
+    implementation.apply(nans.view(dtype), y, 0, 256, 0, 0, 0, 1 / 0.9, 0, None, bits)
+    np.testing.assert_array_equal(bits_of(y), nans | quiet)
+
+
+@pytest.mark.parametrize("given_bits", [False, True], ids=["drawn", "given"])
+def test_dropped_elements_are_plus_zero_whatever_they_held(implementation, dtype, given_bits):
+    x = np.tile(special_values(dtype), 100)
+    bits = np.zeros((x.size + 7) // 8, np.uint8) if given_bits else None
+    y = np.ones_like(x)
+    implementation.apply(x, y, 0, x.size, 0, 0, 1 << 32, 0.0 if not given_bits else 2.0, 0, None, bits)
+    assert not bits_of(y).any()
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0, 10**5), (1, 10**5), (2**32 - 1, 0), (2**32, 0)])
+def test_thresholds_at_the_ends_keep_all_or_nothing(implementation, threshold, kept):
+    """At 0 nothing is below and at 2**32 everything is. One short of either, 2**-32 of the elements are not."""
+    assert np.bitwise_count(implementation.keep_bits(10**5, 1, 1, threshold)).sum() == kept
+
+
+# Tiles in which so many elements share the upper byte of the threshold that their tails take several rounds of every
+# vector width. There are 8 in the mean; these were found by a search through the tiles of keys 1 and 2.
+CROWDED_TILES = [
+    pytest.param(1, 0, 68, 17, id="17"),
+    pytest.param(1, 10880, 164, 25, id="25"),
+    pytest.param(2, 390812736, 240, 33, id="33"),
+]
+
+
+@pytest.mark.parametrize(("key", "block", "byte", "undecided"), CROWDED_TILES)
+def test_tiles_with_many_undecided_elements(compiled, oracle, key, block, byte, undecided):
+    start = block * 128
+    below, above = (compiled.keep_bits(TILE, key, 0, edge << 24, start) for edge in (byte, byte + 1))
+    assert np.bitwise_count(below ^ above).sum() == undecided  # the case is what it is meant to be
+    for low in (1, 2**22 + 12345, 2**23, 2**24 - 1):
+        threshold = (byte << 24) + low
+        expected = oracle.keep_bits(TILE, key, 0, threshold, start)
+        np.testing.assert_array_equal(compiled.keep_bits(TILE, key, 0, threshold, start), expected)
+        keep = np.empty(3 * TILE, np.bool_)
+        before = min(start, TILE)
+        compiled.keep(keep, 0, 3 * TILE, key, 0, threshold, start - before)
+        np.testing.assert_array_equal(np.packbits(keep[before : before + TILE], bitorder="little"), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are made inaccessible with Linux's mprotect")
+def test_nothing_past_the_ends_is_read(compiled):
+    """Arrays and bits end where the next page can not be read, and begin where the one before can not: a process
+    of its own would die of the first byte too far."""
+    program = f"""
+        import ctypes, mmap
+        import ml_dtypes, numpy as np
+        import fastdrop
+        kernels = fastdrop._find_kernels({compiled.name!r})
+        page = mmap.PAGESIZE
+        libc = ctypes.CDLL(None, use_errno=True)
+        holders = []
+
+        def room():
+            memory = mmap.mmap(-1, 8 * page)
+            holders.append(memory)
+            view = np.frombuffer(memory, np.uint8)
+            for at in (0, 7 * page):
+                assert libc.mprotect(ctypes.c_void_p(view.ctypes.data + at), page, 0) == 0
+            return view[page : 7 * page]
+
+        rooms = [room() for _ in range(3)]
+        for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
+            item = np.dtype(dtype).itemsize
+            for n in [*range(1, 70), 127, 128, 129, 255, 256, 257, 511, 513, 1023, 1025, 2047, 2048, 2049, 3000]:
+                for first in (0, 3, 8):
+                    for end in (False, True):
+                        part = slice(-n * item, None) if end else slice(n * item)
+                        x, y = (r[part].view(dtype) for r in rooms[:2])
+                        size = (first + n + 7) // 8
+                        bits = rooms[2][-size:] if end else rooms[2][:size]
+                        bits[:] = 0x5A
+                        kernels.apply(x, y, 0, n, 1, 2, 0x19999999, 1.1, first)
+                        kernels.apply(x, y, 0, n, 1, 2, 3, 1.1, first, None, bits)
+                        keep = (rooms[1][-n:] if end else rooms[1][:n]).view(np.bool_)
+                        kernels.keep(keep, 0, n, 1, 2, 0x19999999, first)
+                        kernels.keep(keep, 0, n, 1, 2, 0, first, ((n, 1),), bits)
+        print("done")
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr

@@ -1,0 +1,419 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Memory layout is no argument of a mask: any x and any out give the bits of a contiguous copy, and nothing else moves.
+
+Arrays here are larger than the 8192 elements that NumPy's iterator buffers, and no length is a multiple of a lane.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastdrop
+
+KEY, CALL = 0xFEEDFACE12345678, 7
+ROWS, COLUMNS = 67, 190
+RATE = 0.3
+UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def plain(x):
+    """A copy as the kernels take it: C-contiguous, aligned, native."""
+    return np.array(x, dtype=x.dtype.newbyteorder("="), order="C", subok=False)
+
+
+def same_bits(x, y):
+    assert x.dtype == y.dtype
+    assert x.shape == y.shape
+    x, y = plain(x), plain(y)
+    np.testing.assert_array_equal(x.view(UNSIGNED[x.itemsize]), y.view(UNSIGNED[y.itemsize]))
+
+
+def random_bits(shape, dtype, seed=0):
+    """Numbers of all sizes, NaNs and infinities among them."""
+    dtype = np.dtype(dtype)
+    n = int(np.prod(shape))
+    return np.random.default_rng(seed).integers(0, 256, n * dtype.itemsize, np.uint8).view(dtype).reshape(shape)
+
+
+@pytest.fixture
+def dropped(oracle):
+    """What dropout must give for x, computed by the oracle on a contiguous copy."""
+
+    def compute(x, rate=RATE, key=KEY, call=CALL):
+        x = plain(np.asarray(x))
+        y = np.empty_like(x)
+        oracle.apply(x, y, 0, x.size, key, call, round(rate * 2**32), 1 / (1 - rate))
+        return y
+
+    return compute
+
+
+def stream():
+    return fastdrop.PhiloxStream.from_key(KEY, CALL)
+
+
+def mask_of(x):
+    return fastdrop.DropoutMask(np.shape(x), RATE, key=KEY, call=CALL)
+
+
+def unaligned(dtype):
+    return np.empty(ROWS * COLUMNS * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype).reshape(ROWS, COLUMNS)
+
+
+def memory_of(array):
+    """The bytes of all that an array is a view of."""
+    owner = array if array.base is None else array.base
+    return owner.reshape(-1, order="A").view(np.uint8)
+
+
+def fill(array, values):
+    """``array[...] = values`` in the array's byte order, as integers, so that no cast touches a NaN."""
+    unsigned = np.dtype(UNSIGNED[array.itemsize])
+    array.view(unsigned if array.dtype.isnative else unsigned.newbyteorder())[...] = plain(values).view(unsigned)
+
+
+# From a dtype to an array, or to a view of a larger one, of that layout.
+LAYOUTS = {
+    "C": lambda dtype: np.empty((ROWS, COLUMNS), dtype),
+    "F": lambda dtype: np.empty((ROWS, COLUMNS), dtype, order="F"),
+    "transposed": lambda dtype: np.empty((5, ROWS, 38), dtype).transpose(1, 2, 0),
+    "strided": lambda dtype: np.empty((ROWS, 2 * COLUMNS), dtype)[:, ::2],
+    "rows-apart": lambda dtype: np.empty((3 * ROWS, COLUMNS + 9), dtype)[1::3, 4:-5],
+    "reversed": lambda dtype: np.empty((ROWS, COLUMNS), dtype)[::-1, ::-1],
+    "columns-reversed": lambda dtype: np.empty((ROWS, COLUMNS), dtype)[:, ::-1],
+    "unaligned": unaligned,
+    "in-records": lambda dtype: np.empty((ROWS, COLUMNS), [("pad", "u1"), ("value", dtype)])["value"],
+    "one-column": lambda dtype: np.empty((20_000, 3), dtype)[:, 1:2],
+    "6-d": lambda dtype: np.empty((3, 5, 2, 7, 11, 9), dtype)[:, ::-1].transpose(5, 0, 2, 1, 4, 3),
+}
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request):
+    return LAYOUTS[request.param]
+
+
+@pytest.fixture(params=["native", "swapped"])
+def ordered_dtype(request, dtype):
+    """Each dtype in either byte order."""
+    return dtype if request.param == "native" else dtype.newbyteorder()
+
+
+def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(implementation, dropped, layout, ordered_dtype):
+    x = layout(ordered_dtype)
+    fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+    before = memory_of(x).tobytes()
+    expected = dropped(x)
+    same_bits(fastdrop.dropout(x, RATE, rng=stream()), expected)
+    same_bits(mask_of(x).apply(x), expected)
+    assert memory_of(x).tobytes() == before
+
+
+def test_any_layout_of_out_is_filled_and_nothing_beside_it(implementation, dropped, layout, ordered_dtype):
+    out = layout(ordered_dtype)
+    memory = memory_of(out)
+    memory[:] = np.arange(memory.size) * 37 + 11
+    before = memory.copy()
+    x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
+    fill(out, dropped(x))
+    expected = memory.tobytes()
+    memory[:] = before
+    assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+    assert memory.tobytes() == expected
+    memory[:] = before
+    assert mask_of(x).apply(x, out=out) is out
+    assert memory.tobytes() == expected
+
+
+def test_in_place_in_any_layout(implementation, dropped, layout, ordered_dtype):
+    x = layout(ordered_dtype)
+    memory = memory_of(x)
+    memory[:] = np.arange(memory.size) * 37 + 11
+    fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+    before = memory.copy()
+    fill(x, dropped(x))
+    expected = memory.tobytes()
+    memory[:] = before
+    assert fastdrop.dropout(x, RATE, rng=stream(), out=x) is x
+    assert memory.tobytes() == expected
+
+
+@pytest.mark.parametrize(
+    ("x_layout", "out_layout"), [("C", "F"), ("F", "C"), ("reversed", "strided"), ("unaligned", "in-records")]
+)
+def test_x_and_out_of_different_layouts(implementation, dropped, dtype, x_layout, out_layout):
+    x, out = LAYOUTS[x_layout](dtype), LAYOUTS[out_layout](dtype.newbyteorder())
+    fill(x, random_bits(x.shape, dtype))
+    fastdrop.dropout(x, RATE, rng=stream(), out=out)
+    same_bits(plain(out), dropped(x))
+
+
+def test_results_keep_the_order_of_axes(implementation):
+    """As NumPy's own functions do: order="K"."""
+    x = np.ones((ROWS, COLUMNS, 3), np.float32).transpose(2, 0, 1)
+    assert fastdrop.dropout(x, RATE, rng=stream()).strides == (x * 2).strides
+    assert fastdrop.dropout(np.asfortranarray(x), RATE, rng=stream()).flags.f_contiguous
+
+
+def test_broadcast_input_has_a_mask_of_its_full_shape(implementation, dropped, dtype):
+    for x in (
+        np.broadcast_to(random_bits((1, COLUMNS), dtype), (ROWS, COLUMNS)),
+        np.broadcast_to(random_bits((ROWS, 1), dtype), (ROWS, COLUMNS)),
+        np.broadcast_to(random_bits((), dtype), (3, ROWS, COLUMNS)),
+    ):
+        expected = dropped(x)
+        same_bits(fastdrop.dropout(x, RATE, rng=stream()), expected)
+        out = np.empty(x.shape, dtype, order="F")
+        mask_of(x).apply(x, out=out)
+        same_bits(out, expected)
+
+
+@pytest.mark.parametrize(("call", "kept"), [(6, True), (7, False)], ids=["kept", "dropped"])
+def test_arrays_without_dimensions(implementation, dropped, dtype, call, kept):
+    x = np.array(3, dtype)
+    stream = fastdrop.PhiloxStream.from_key(KEY, call)
+    expected = dropped(x, 0.5, call=call)
+    assert (expected != 0) == kept
+    y, mask = fastdrop.dropout(x, 0.5, rng=stream, return_mask=True)
+    assert isinstance(y, np.ndarray)
+    same_bits(y, expected)
+    same_bits(mask.apply(x), expected)
+    assert bool(np.asarray(mask)) == kept
+    out = np.array(9, dtype)
+    assert mask.apply(x, out=out) is out
+    same_bits(out, expected)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (5, 0, 7), (2**40, 0)])
+def test_empty_arrays(implementation, dtype, shape):
+    x = np.empty(shape, dtype)
+    rng = stream()
+    y, mask = fastdrop.dropout(x, RATE, rng=rng, return_mask=True)
+    assert (y.shape, y.dtype, y is x) == (shape, dtype, False)
+    assert rng.call == CALL + 1
+    assert mask.apply(x).shape == np.asarray(mask).shape == shape
+    assert mask.packbits().shape == (0,)
+    assert fastdrop.dropout(x, RATE, rng=rng, out=x) is x
+    strided = np.empty((*shape, 2), dtype)[..., 0]
+    assert fastdrop.dropout(strided, RATE, rng=rng, out=strided) is strided
+
+
+def test_lists_and_scalars_are_taken_as_numpy_takes_them(implementation, dropped):
+    values = [[1.5, -2.0, 3.25], [4.0, 5.0, -6.0]]
+    same_bits(fastdrop.dropout(values, RATE, rng=stream()), dropped(np.array(values)))
+    same_bits(mask_of(values).apply(values), dropped(np.array(values)))
+    for scalar in (2.5, np.float32(2.5), np.float16(2.5), ml_dtypes.bfloat16(2.5)):
+        same_bits(np.asarray(fastdrop.dropout(scalar, RATE, rng=stream())), dropped(np.asarray(scalar)))
+
+
+# Subclasses
+
+
+class Named(np.ndarray):
+    """An array with an attribute, as NumPy's guide to subclassing shows it."""
+
+    def __array_finalize__(self, other):
+        self.name = getattr(other, "name", None)
+
+
+# np.matrix warns wherever it is made, by us or by NumPy.
+matrices = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+
+
+@matrices
+def test_subclasses_stay_what_they_are(implementation, dropped, dtype, tmp_path):
+    values = random_bits((ROWS, COLUMNS), dtype)
+    named = values.view(Named)
+    named.name = "activations"
+    memmap = np.memmap(tmp_path / "x", dtype, "w+", shape=values.shape)
+    fill(memmap, values)
+    for x in (named, values.view(np.matrix), memmap):
+        for y in (
+            fastdrop.dropout(x, RATE, rng=stream()),
+            mask_of(x).apply(x),
+            fastdrop.dropout(x, RATE, rng=stream(), out=x.copy()),
+        ):
+            assert type(y) is type(x)
+            same_bits(np.asarray(y), dropped(values))
+    assert fastdrop.dropout(named, RATE, rng=stream()).name == "activations"
+
+
+@matrices
+def test_a_matrix_keeps_its_two_dimensions(implementation, dropped):
+    x = np.matrix(np.ones((5, 40), np.float32))[:, ::2]
+    y = fastdrop.dropout(x, RATE, rng=stream())
+    assert type(y) is np.matrix
+    same_bits(np.asarray(y), dropped(x))
+
+
+def test_masked_arrays_stay_masked(implementation, dropped, dtype):
+    """The data beneath, and what is masked: dropout hides nothing and shows nothing."""
+    hidden = np.random.default_rng(0).random((ROWS, COLUMNS)) < 0.5
+    x = np.ma.MaskedArray(random_bits((ROWS, COLUMNS), dtype), hidden)
+    for y in (fastdrop.dropout(x, RATE, rng=stream()), mask_of(x).apply(x)):
+        assert type(y) is np.ma.MaskedArray
+        same_bits(y.data, dropped(x.data))
+        np.testing.assert_array_equal(np.ma.getmaskarray(y), hidden)
+    np.testing.assert_array_equal(x.mask, hidden)
+
+
+def test_masked_arrays_as_out(implementation, dropped):
+    hidden = np.arange(300) % 3 == 0
+    x = np.ma.MaskedArray(np.arange(300, dtype=np.float32), hidden)
+    expected = dropped(x.data)
+    fastdrop.dropout(x, RATE, rng=stream(), out=x)
+    same_bits(x.data, expected)
+    np.testing.assert_array_equal(x.mask, hidden)
+
+
+# Overlap: the result is what it would be had x been copied first.
+
+OVERLAPS = {
+    "same": lambda a: (a[:-7], a[:-7]),
+    "forward-by-1": lambda a: (a[:-1], a[1:]),
+    "backward-by-1": lambda a: (a[1:], a[:-1]),
+    "forward-by-many": lambda a: (a[:-5000], a[5000:]),
+    "backward-by-many": lambda a: (a[5000:], a[:-5000]),
+    "reversed": lambda a: (a, a[::-1]),
+    "both-reversed": lambda a: (a[::-1], a[::-1]),
+    "stride-into-whole": lambda a: (a[::2][:6000], a[:6000]),
+    "whole-into-stride": lambda a: (a[:6000], a[::2][:6000]),
+    "strides-that-interleave": lambda a: (a[::2][:6000], a[1::2][:6000]),
+    "transposed": lambda a: (a[: 120 * 120].reshape(120, 120), a[: 120 * 120].reshape(120, 120).T),
+    "broadcast-source": lambda a: (np.broadcast_to(a[100:200], (100, 100)), a[:10000].reshape(100, 100)),
+}
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("n", [14_500, 400_000], ids=["small", "large"])
+def test_out_that_overlaps_x_gets_what_a_copy_would_have_given(implementation, dropped, dtype, overlap, n):
+    """The large arrays are past the size from which threads share the work."""
+    memory = random_bits(n, dtype)
+    x, out = OVERLAPS[overlap](memory)
+    twin = memory.copy()
+    fill(OVERLAPS[overlap](twin)[1], dropped(x))
+    with fastdrop.num_threads(3):
+        assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+    same_bits(memory, twin)
+
+
+def test_out_that_overlaps_x_between_elements(implementation, dropped, dtype):
+    """Shifted by a byte: no element of out lies on one of x."""
+    for x_at, out_at in ((0, 1), (1, 0)):
+        memory = np.random.default_rng(1).integers(0, 256, 20_000 * dtype.itemsize + 1, np.uint8)
+        twin = memory.copy()
+        x, out = (memory[at : len(memory) - 1 + at].view(dtype) for at in (x_at, out_at))
+        fill(twin[out_at : len(memory) - 1 + out_at].view(dtype), dropped(x))
+        fastdrop.dropout(x, RATE, rng=stream(), out=out)
+        np.testing.assert_array_equal(memory, twin)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        (np.float16, np.float32),
+        (np.float16, np.float64),
+        (np.float32, np.float64),
+        (np.float32, np.longdouble),
+        (ml_dtypes.bfloat16, np.float32),
+        (ml_dtypes.bfloat16, np.float64),
+    ],
+)
+def test_a_wider_out_holds_the_result_of_the_narrow_dtype(implementation, dropped, narrow, wide):
+    """The product is rounded to x's dtype first: out= changes where the result goes and nothing about its values."""
+    x = random_bits((ROWS, COLUMNS), narrow)
+    with np.errstate(invalid="ignore"):
+        x[np.isnan(x)] = 1  # what a cast makes of a NaN is NumPy's affair
+    expected = dropped(x).astype(wide)
+    for out in (
+        np.empty(x.shape, wide),
+        np.empty(x.shape, wide, order="F"),
+        np.empty((ROWS, 2 * COLUMNS), wide)[:, ::2],
+    ):
+        fastdrop.dropout(x, RATE, rng=stream(), out=out)
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
+
+
+def test_in_place_through_two_views_of_swapped_memory(implementation, dropped, dtype):
+    """The views are of equal dtypes, which are not the same object; and large enough for threads."""
+    memory = random_bits(400_000, dtype).view(dtype.newbyteorder())
+    x, out = (memory.view(dtype.newbyteorder()) for _ in range(2))
+    assert x.dtype is not out.dtype
+    expected = dropped(x)
+    with fastdrop.num_threads(3):
+        fastdrop.dropout(x, RATE, rng=stream(), out=out)
+    same_bits(plain(out), expected)
+
+
+def test_a_wider_out_that_overlaps_x(implementation, dropped):
+    memory = np.zeros(20_000, np.float64)
+    x = memory.view(np.float32)[100:20_100]
+    x[...] = np.arange(20_000)
+    expected = dropped(x).astype(np.float64)
+    fastdrop.dropout(x, RATE, rng=stream(), out=memory)
+    same_bits(memory, expected)
+
+
+# More elements than 32 bits count, none of which take memory.
+
+HUGE = (2**20, 2**20)
+
+
+@pytest.mark.parametrize(
+    ("shape", "index"),
+    [
+        (HUGE, np.s_[0, :5000]),
+        (HUGE, np.s_[2**12 - 1 : 2**12 + 1, 2**20 - 3000 :]),  # rows on either side of element 2**32
+        (HUGE, np.s_[4095:4098, 17:2017]),
+        (HUGE, np.s_[-3:, -1001:]),
+        (HUGE, np.s_[1000:1005, 12345]),
+        (HUGE, np.s_[-1, -1]),
+        ((2**31, 2**31), np.s_[2**31 - 5 :, 2**31 - 777 :]),
+        ((2**21, 2**20, 2**21), np.s_[-2:, 2**19 - 1 : 2**19 + 1, 5:805]),
+        ((2**40 + 5000,), np.s_[2**40 - 1000 : 2**40 + 4000]),
+        ((2**62,), np.s_[2**62 - 5000 :]),
+    ],
+)
+def test_parts_of_huge_masks(implementation, oracle, shape, index):
+    mask = fastdrop.DropoutMask(shape, RATE, key=KEY, call=CALL)[index]
+    index = index if isinstance(index, tuple) else (index,)
+    ranges = [
+        range(n)[at] if isinstance(at, slice) else range(n)[at : at + 1 or None]
+        for at, n in zip(index, shape, strict=True)
+    ]
+    rows = [0]
+    for r, n in zip(ranges[:-1], shape[:-1], strict=True):
+        rows = [(row + i) for row in (row * n for row in rows) for i in r]
+    expected = np.empty((len(rows), len(ranges[-1])), np.bool_)
+    for row, keep in zip(rows, expected, strict=True):
+        first = row * shape[-1] + ranges[-1][0]
+        oracle.keep(keep, 0, len(keep), KEY, CALL, mask.threshold, first)
+    np.testing.assert_array_equal(np.asarray(mask).reshape(expected.shape), expected)
+    np.testing.assert_array_equal(np.packbits(expected, bitorder="little"), mask.packbits())
+    x = np.arange(expected.size, dtype=np.float32).reshape(mask.shape) + 1
+    y = mask.apply(x)
+    np.testing.assert_array_equal((y != 0).reshape(expected.shape), expected)
+    np.testing.assert_array_equal(y[y != 0], (x * np.float32(mask.scale))[y != 0])
+
+
+def test_elements_2_to_the_32_apart_do_not_repeat(implementation):
+    mask = fastdrop.DropoutMask(HUGE, 0.5, key=KEY)
+    rows = [mask[row].packbits().tobytes() for row in (0, 2**12, 2**19, 2**20 - 1)]
+    assert len(set(rows)) == 4
+
+
+def test_huge_masks_know_their_size():
+    assert fastdrop.DropoutMask((2**31, 2**31), RATE, key=KEY).size == 2**62
+
+
+def test_a_column_of_a_huge_mask_with_shared_decisions(implementation, oracle):
+    """A million decisions, shared by 2 elements each, that lie 2**20 elements apart in the stream."""
+    whole = fastdrop.DropoutMask((2**20, 2**20, 2), RATE, key=KEY, call=CALL, noise_shape=(None, None, 1))
+    part = whole[:, 5:6]
+    keep = np.asarray(part)
+    assert keep.shape == (2**20, 1, 2)
+    for row in (0, 1, 4095, 4096, 2**20 - 1):
+        one = np.empty(1, np.bool_)
+        oracle.keep(one, 0, 1, KEY, CALL, whole.threshold, row * 2**20 + 5)
+        assert (keep[row] == one).all()
