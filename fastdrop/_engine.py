@@ -11,9 +11,6 @@ import numpy as np
 import fastdrop
 from fastdrop import _threads
 
-# Arrays of fewer elements go to the kernel at once, whatever the threads and the caches.
-SMALL = 1 << 16
-
 
 def _last_level_cache() -> int:
     """Bytes, or a usual size where the system does not tell."""
@@ -29,6 +26,9 @@ def _last_level_cache() -> int:
 
 
 LAST_LEVEL_CACHE = _last_level_cache()
+
+# Arrays of fewer elements go to the kernel at once: they are neither shared by threads nor larger than the caches.
+LARGE = min(_threads.MIN_SHARED, LAST_LEVEL_CACHE // 8)
 
 
 def result_for(x: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def threshold_and_scale(rate: float) -> tuple[int, float]:
 def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None) -> None:
     """``Kernels.apply`` for the whole of an array."""
     size = x.size
-    if size < SMALL:
+    if size < LARGE:
         fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
     else:
         _apply_large(x, out, key, call, threshold, scale, offset, dims, bits)
@@ -72,10 +72,10 @@ def _apply_large(x, out, key, call, threshold, scale, offset, dims, bits) -> Non
     def work(start: int, stop: int) -> None:
         kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, stream)
 
-    if _is_elementwise(x, out):
-        _threads.share(work, x.size)
-    else:
+    if _threads.pay(x.size) and not _is_elementwise(x, out):
         work(0, x.size)
+    else:
+        _threads.share(work, x.size)
 
 
 def keep(shape, key, call, threshold, offset=0, dims=None, bits=None) -> np.ndarray:
@@ -92,9 +92,10 @@ def keep(shape, key, call, threshold, offset=0, dims=None, bits=None) -> np.ndar
 
 def _is_elementwise(x: np.ndarray, out: np.ndarray) -> bool:
     """Whether an element of out shares memory with no element of x but its own, so that their order is free."""
+    if not np.may_share_memory(x, out):
+        return True
     # NumPy's iterator wants the very same dtype object, or it makes a copy of what overlaps.
-    same = _address(x) == _address(out) and x.strides == out.strides and x.dtype is out.dtype
-    return same or not np.may_share_memory(x, out)
+    return _address(x) == _address(out) and x.strides == out.strides and x.dtype is out.dtype
 
 
 def _address(x: np.ndarray) -> int:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from types import TracebackType
@@ -19,9 +20,11 @@ from typing import Any
 
 from fastdrop import _arguments
 
-# In elements, and multiples of the kernels' tile. Waking a thread costs about as much as a chunk takes.
-CHUNK = 1 << 17
-MIN_SHARED = 2 * CHUNK
+# In elements, and multiples of the kernels' tile. The least chunk takes ten microseconds or so, and waking a thread about
+# four times as long: below MIN_SHARED one thread has done the work by then.
+MIN_CHUNK = 1 << 16
+MIN_SHARED = 1 << 20
+SPINS = 100
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -55,7 +58,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. Arrays below about 300,000 elements are always left to the calling thread.
+        At least 1. Arrays below about a million elements are always left to the calling thread.
     """
     global _default
     _default = _arguments.count(n, "n")
@@ -94,30 +97,35 @@ class num_threads:
         _override.set(inner[1])
 
 
+def pay(size: int) -> bool:
+    """Whether several threads shall work on so many elements."""
+    return size >= MIN_SHARED and get_num_threads() > 1
+
+
 def share(work: Callable[[int, int], object], size: int) -> None:
     """Call ``work(start, stop)`` for chunks that make up ``range(size)``, from as many threads as pay."""
-    helpers = min(get_num_threads(), size // CHUNK) - 1
-    if helpers < 1 or size < MIN_SHARED:
+    if not pay(size):
         work(0, size)
         return
-    starts = deque(range(0, size, CHUNK))
+    helpers = max(min(get_num_threads(), size // MIN_CHUNK), 1) - 1
+    chunks = deque(_chunks(size, helpers + 1))
 
     def take_chunks() -> None:
         while True:
             try:
-                start = starts.popleft()
+                start, stop = chunks.popleft()
             except IndexError:
                 return
-            work(start, min(start + CHUNK, size))
+            work(start, stop)
 
-    changed = threading.Condition()
+    lock = threading.Lock()
     at_work = 0
     is_open = True
     errors: list[BaseException] = []
 
     def help_out() -> None:
         nonlocal at_work
-        with changed:
+        with lock:
             if not is_open:
                 return
             at_work += 1
@@ -126,9 +134,8 @@ def share(work: Callable[[int, int], object], size: int) -> None:
         except BaseException as error:
             errors.append(error)
         finally:
-            with changed:
+            with lock:
                 at_work -= 1
-                changed.notify()
 
     try:
         try:
@@ -139,12 +146,25 @@ def share(work: Callable[[int, int], object], size: int) -> None:
             pass  # no more threads, or the interpreter is ending: whoever has begun does it
         take_chunks()
     finally:
-        starts.clear()
-        with changed:
+        chunks.clear()
+        with lock:
             is_open = False
-            changed.wait_for(lambda: at_work == 0)
+        # The others are on their last chunks. To be woken when they are done takes as long as three of those.
+        polls = 0
+        while at_work > 0:
+            time.sleep(0 if polls < SPINS else 1e-4)
+            polls += 1
     if errors:
         raise errors[0]
+
+
+def _chunks(size: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Parts of ``range(size)``: large ones first, since each costs a few steps in Python, and small ones to end alike."""
+    start = 0
+    while start < size:
+        part = max(2 * (size - start) // (3 * threads) // MIN_CHUNK, 1) * MIN_CHUNK
+        yield start, min(start + part, size)
+        start += part
 
 
 def _shared_pool(threads: int) -> ThreadPoolExecutor:

@@ -10,7 +10,7 @@ import fastdrop
 from fastdrop import _engine, _threads
 
 KEY, CALL = 0x123456789ABCDEF0, 3
-CHUNK = _threads.CHUNK
+CHUNK = 1 << 14
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -54,7 +54,10 @@ def chunks(monkeypatch):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("n", [2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 77])
-def test_any_number_of_threads_gives_the_same_bits(implementation, oracle_keep, chunks, threads, n):
+def test_any_number_of_threads_gives_the_same_bits(implementation, oracle_keep, chunks, monkeypatch, threads, n):
+    monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
+    monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
+    monkeypatch.setattr(_engine, "LARGE", 0)
     x = np.arange(1, n + 1, dtype=np.float32)
     keep = oracle_keep(n)
     mask = mask_of(n)
@@ -83,8 +86,9 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_threads_share_arrays_of_any_layout(implementation, oracle_keep, chunks, monkeypatch, threads, layout):
     """More than once, because what one thread does to another's part shows only when they meet."""
-    monkeypatch.setattr(_threads, "CHUNK", 1 << 14)
-    monkeypatch.setattr(_threads, "MIN_SHARED", 1 << 15)
+    monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
+    monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
+    monkeypatch.setattr(_engine, "LARGE", 0)
     x = LAYOUTS[layout](np.full(1001 * 400, 1.0, np.float32))
     x[...] = 3
     mask = mask_of(x.shape, 0.5)
@@ -109,9 +113,9 @@ def test_threads_and_chunks_of_any_size(implementation, oracle_keep, data):
     x = np.arange(1, n + 1, dtype=np.float64)
     keep = oracle_keep(n, rate)
     with pytest.MonkeyPatch.context() as patch, fastdrop.num_threads(data.draw(st.sampled_from([2, 3, 7]))):
-        patch.setattr(_engine, "SMALL", 0)
+        patch.setattr(_engine, "LARGE", 0)
         patch.setattr(_engine, "LAST_LEVEL_CACHE", data.draw(st.sampled_from([0, 1 << 40])))
-        patch.setattr(_threads, "CHUNK", data.draw(st.sampled_from([1000, 2047, 2048, 4096])))
+        patch.setattr(_threads, "MIN_CHUNK", data.draw(st.sampled_from([1000, 2047, 2048, 4096])))
         patch.setattr(_threads, "MIN_SHARED", 0)
         np.testing.assert_array_equal(mask.apply(x), np.where(keep, x * mask.scale, 0))
         np.testing.assert_array_equal(np.asarray(mask), keep)

@@ -24,9 +24,9 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform h
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Arrays of a few thousand elements are split, into chunks that end neither at rows nor at one another's tiles."""
-    monkeypatch.setattr(_threads, "CHUNK", 2048)
+    monkeypatch.setattr(_threads, "MIN_CHUNK", 2048)
     monkeypatch.setattr(_threads, "MIN_SHARED", 4096)
-    monkeypatch.setattr(_engine, "SMALL", 1)
+    monkeypatch.setattr(_engine, "LARGE", 1)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_any_number_of_threads_gives_the_same_result(dtype, layout, noise_shape,
 
 def test_the_result_is_the_same_at_the_sizes_where_threads_set_in(implementation):
     stream = PhiloxStream(5)
-    for size in (_threads.MIN_SHARED - 1, _threads.MIN_SHARED, _threads.MIN_SHARED + 1, 3 * _threads.CHUNK + 77):
+    for size in (_threads.MIN_SHARED - 1, _threads.MIN_SHARED, _threads.MIN_SHARED + 1, 19 * _threads.MIN_CHUNK + 77):
         x = np.ones(size, np.float32)
         results = []
         for threads in (1, 4):
@@ -126,7 +126,7 @@ def test_work_is_shared_by_as_many_threads_as_are_set():
     for threads in (1, 2, 4):
         work, workers = meet(threads)
         with fastdrop.num_threads(threads):
-            _threads.share(work, 16 * _threads.CHUNK)
+            _threads.share(work, 16 * _threads.MIN_CHUNK)
         assert len(workers) == threads
         assert threading.get_ident() in workers
 
@@ -277,7 +277,7 @@ def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any
         at_work.discard(role)
 
     with fastdrop.num_threads(3), pytest.raises(ZeroDivisionError, match=failing):
-        _threads.share(work, 16 * _threads.CHUNK)
+        _threads.share(work, 16 * _threads.MIN_CHUNK)
     assert at_work == set()
 
 
@@ -288,9 +288,9 @@ def test_after_an_error_the_threads_work_on():
     with fastdrop.num_threads(2):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                _threads.share(fail, 16 * _threads.CHUNK)
+                _threads.share(fail, 16 * _threads.MIN_CHUNK)
         work, workers = meet(2)
-        _threads.share(work, 16 * _threads.CHUNK)
+        _threads.share(work, 16 * _threads.MIN_CHUNK)
     assert len(workers) == 2
 
 
@@ -326,8 +326,8 @@ def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, 
 
     with ThreadPoolExecutor(4) as pool, fastdrop.num_threads(4):
         monkeypatch.setattr(_threads, "_shared_pool", lambda threads: _PoolWithoutThreads(pool, left, queues))
-        _threads.share(work, 16 * _threads.CHUNK)
-        assert sorted(done) == [i * _threads.CHUNK for i in range(16)]
+        _threads.share(work, 16 * _threads.MIN_CHUNK)
+        assert sorted(done) == [start for start, _ in _threads._chunks(16 * _threads.MIN_CHUNK, 4)]
 
 
 # The GIL
@@ -340,7 +340,7 @@ def test_python_goes_on_in_other_threads_while_a_kernel_runs(layout, monkeypatch
     if fastdrop._kernels.name == "reference":
         pytest.skip("FASTDROP_NO_EXTENSION=1: the NumPy reference holds the GIL where NumPy does")
     # Straight to the kernel: NumPy's look at overlaps, on the way of large arrays, gives up the GIL too.
-    monkeypatch.setattr(_engine, "SMALL", 1 << 30)
+    monkeypatch.setattr(_engine, "LARGE", 1 << 30)
     x = np.ones((2048, 2048), np.float32)
     if layout == "every other":
         x = np.ones((2048, 4096), np.float32)[:, ::2]
