@@ -7,6 +7,11 @@ Dims: TypeAlias = tuple[tuple[int, int], ...] | None
 Bits: TypeAlias = npt.NDArray[np.uint8] | None
 
 @final
+class Chunks:
+    def __init__(self, size: int, length: int) -> None: ...
+    def wait(self, polls: int) -> bool: ...
+
+@final
 class Kernels:
     name: str
     def __init__(self, name: str) -> None: ...
@@ -26,6 +31,8 @@ class Kernels:
         dims: Dims = None,
         bits: Bits = None,
         stream: bool = False,
+        chunks: Chunks | None = None,
+        from_front: bool = False,
     ) -> None: ...
     def keep(
         self,

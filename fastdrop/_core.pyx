@@ -43,6 +43,18 @@ cdef extern from "fastdrop.h" nogil:
     int fd_supported(size_t i)
 
 
+cdef extern from *:
+    """
+    #ifdef _MSC_VER
+    #include <intrin.h>
+    #define FETCH_ADD(p, n) _InterlockedExchangeAdd64(p, n)
+    #else
+    #define FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_ACQ_REL)
+    #endif
+    """
+    int64_t FETCH_ADD(int64_t *p, int64_t n) noexcept nogil
+
+
 cdef enum:
     MAX_DIMS = 64
     ONES = 512
@@ -226,6 +238,45 @@ cdef int iterate(Job *job, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_
 
 
 @cython.final
+cdef class Chunks:
+    """The parts of an array that several threads take one by one, without the GIL.
+
+    The caller takes them from the front and its helpers from the back: so call after call each finds in its own caches
+    what it has worked on before.
+    """
+
+    cdef int64_t size
+    cdef int64_t length
+    cdef int64_t count
+    cdef int64_t taken
+    cdef int64_t from_front
+    cdef int64_t from_back
+    cdef int64_t done
+
+    def __cinit__(self, int64_t size, int64_t length):
+        self.size = size
+        self.length = length
+        self.count = (size + length - 1) // length
+
+    cdef int64_t take(self, bint from_front) noexcept nogil:
+        """The first element of a chunk that nobody else gets, or the size when there are no more."""
+        if FETCH_ADD(&self.taken, 1) >= self.count:
+            return self.size
+        if from_front:
+            return self.length * FETCH_ADD(&self.from_front, 1)
+        return self.length * (self.count - 1 - FETCH_ADD(&self.from_back, 1))
+
+    def wait(self, int64_t polls):
+        """Look so many times whether all chunks are done, and return whether they are."""
+        cdef bint is_done = False
+        with nogil:
+            while polls > 0 and not is_done:
+                is_done = FETCH_ADD(&self.done, 0) == self.size
+                polls -= 1
+        return is_done
+
+
+@cython.final
 cdef class Kernels:
     """One instruction set of the C core."""
 
@@ -268,8 +319,10 @@ cdef class Kernels:
         return tuple(result)
 
     def apply(self, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
-              uint64_t threshold, double scale, int64_t offset=0, dims=None, bits=None, bint stream=False):
+              uint64_t threshold, double scale, int64_t offset=0, dims=None, bits=None, bint stream=False,
+              Chunks chunks=None, bint from_front=False):
         cdef Job job
+        cdef int64_t first, part
         cdef size_t item = <size_t>cnp.PyArray_ITEMSIZE(x)
         cdef char *px = cnp.PyArray_BYTES(x) + <size_t>start * item
         cdef char *py = cnp.PyArray_BYTES(out) + <size_t>start * item
@@ -284,7 +337,17 @@ cdef class Kernels:
                 and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out)):
             job.stream = stream
             with nogil:
-                walk(&job, apply_run, start, n, px, py, item, item)
+                if chunks is None:
+                    walk(&job, apply_run, start, n, px, py, item, item)
+                else:
+                    while True:
+                        first = chunks.take(from_front)
+                        if first == stop:
+                            break
+                        part = min(chunks.length, stop - first)
+                        walk(&job, apply_run, first, <size_t>part, px + <size_t>first * item,
+                             py + <size_t>first * item, item, item)
+                        FETCH_ADD(&chunks.done, part)
         else:
             iterate(&job, x, out, start, stop)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import numpy as np
 
@@ -65,15 +66,20 @@ def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None) -
 
 
 def _apply_large(x, out, key, call, threshold, scale, offset, dims, bits) -> None:
-    kernels = fastdrop._kernels
+    kernels: Any = fastdrop._kernels
     # In place the line is in the cache already, and it would be sent out for nothing.
     stream = out.nbytes > LAST_LEVEL_CACHE and out is not x
 
     def work(start: int, stop: int) -> None:
         kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, stream)
 
-    if _threads.pay(x.size) and not _is_elementwise(x, out):
+    def take_chunks(chunks: Any, from_front: bool) -> None:
+        kernels.apply(x, out, 0, x.size, key, call, threshold, scale, offset, dims, bits, stream, chunks, from_front)
+
+    if not _threads.pay(x.size) or not _is_elementwise(x, out):
         work(0, x.size)
+    elif kernels.name != "reference" and _is_direct(x) and _is_direct(out) and x.dtype is out.dtype:
+        _threads.share_without_gil(take_chunks, x.size)
     else:
         _threads.share(work, x.size)
 
@@ -96,6 +102,11 @@ def _is_elementwise(x: np.ndarray, out: np.ndarray) -> bool:
         return True
     # NumPy's iterator wants the very same dtype object, or it makes a copy of what overlaps.
     return _address(x) == _address(out) and x.strides == out.strides and x.dtype is out.dtype
+
+
+def _is_direct(x: np.ndarray) -> bool:
+    """Whether kernels work on the memory as it is."""
+    return x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative
 
 
 def _address(x: np.ndarray) -> int:

@@ -18,13 +18,15 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+import fastdrop
 from fastdrop import _arguments
 
-# In elements, and multiples of the kernels' tile. The least chunk takes ten microseconds or so, and waking a thread about
-# four times as long: below MIN_SHARED one thread has done the work by then.
+# In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: below
+# MIN_SHARED two threads gain little, or lose.
 MIN_CHUNK = 1 << 16
+FREE_CHUNK = 1 << 15
 MIN_SHARED = 1 << 20
-SPINS = 100
+POLLS = 10_000
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -149,17 +151,33 @@ def share(work: Callable[[int, int], object], size: int) -> None:
         chunks.clear()
         with lock:
             is_open = False
-        # The others are on their last chunks. To be woken when they are done takes as long as three of those.
-        polls = 0
         while at_work > 0:
-            time.sleep(0 if polls < SPINS else 1e-4)
-            polls += 1
+            time.sleep(5e-5)
     if errors:
         raise errors[0]
 
 
+def share_without_gil(take_chunks: Callable[[Any, bool], object], size: int) -> None:
+    """The same for work that takes its chunks itself, as the kernels do on plain memory.
+
+    ``take_chunks`` gets the ``Chunks`` of the compiled module, and whether to take them from the front. It can not
+    fail. A thread that comes late finds none left.
+    """
+    chunks = fastdrop._core.Chunks(size, FREE_CHUNK)
+    try:
+        pool = _shared_pool(get_num_threads() - 1)
+        for _ in range(min(get_num_threads(), size // MIN_CHUNK) - 1):
+            pool.submit(take_chunks, chunks, False)
+    except RuntimeError:
+        pass
+    take_chunks(chunks, True)
+    # Others are on their last chunks. To be woken when they are done takes as long as many of those.
+    while not chunks.wait(POLLS):
+        time.sleep(5e-5)
+
+
 def _chunks(size: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Parts of ``range(size)``: large ones first, since each costs a few steps in Python, and small ones to end alike."""
+    """Parts of ``range(size)``: large ones first, as each costs a few steps in Python, and small ones to end alike."""
     start = 0
     while start < size:
         part = max(2 * (size - start) // (3 * threads) // MIN_CHUNK, 1) * MIN_CHUNK

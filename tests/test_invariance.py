@@ -36,7 +36,7 @@ def oracle_keep(oracle):
 def chunks(monkeypatch):
     """The parts that large work was cut into, as it goes on."""
     seen = []
-    share = _threads.share
+    share, share_without_gil = _threads.share, _threads.share_without_gil
 
     def recording(work, size):
         def recorded(start, stop):
@@ -45,7 +45,12 @@ def chunks(monkeypatch):
 
         share(recorded, size)
 
+    def recording_without_gil(take_chunks, size):
+        seen.extend((start, min(start + _threads.FREE_CHUNK, size)) for start in range(0, size, _threads.FREE_CHUNK))
+        share_without_gil(take_chunks, size)
+
     monkeypatch.setattr(_threads, "share", recording)
+    monkeypatch.setattr(_threads, "share_without_gil", recording_without_gil)
     return seen
 
 
@@ -56,6 +61,7 @@ def chunks(monkeypatch):
 @pytest.mark.parametrize("n", [2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 77])
 def test_any_number_of_threads_gives_the_same_bits(implementation, oracle_keep, chunks, monkeypatch, threads, n):
     monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
+    monkeypatch.setattr(_threads, "FREE_CHUNK", CHUNK // 4)
     monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
     monkeypatch.setattr(_engine, "LARGE", 0)
     x = np.arange(1, n + 1, dtype=np.float32)
@@ -87,6 +93,7 @@ LAYOUTS = {
 def test_threads_share_arrays_of_any_layout(implementation, oracle_keep, chunks, monkeypatch, threads, layout):
     """More than once, because what one thread does to another's part shows only when they meet."""
     monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
+    monkeypatch.setattr(_threads, "FREE_CHUNK", CHUNK // 4)
     monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
     monkeypatch.setattr(_engine, "LARGE", 0)
     x = LAYOUTS[layout](np.full(1001 * 400, 1.0, np.float32))
@@ -116,6 +123,7 @@ def test_threads_and_chunks_of_any_size(implementation, oracle_keep, data):
         patch.setattr(_engine, "LARGE", 0)
         patch.setattr(_engine, "LAST_LEVEL_CACHE", data.draw(st.sampled_from([0, 1 << 40])))
         patch.setattr(_threads, "MIN_CHUNK", data.draw(st.sampled_from([1000, 2047, 2048, 4096])))
+        patch.setattr(_threads, "FREE_CHUNK", data.draw(st.sampled_from([1000, 2047, 2048, 4096])))
         patch.setattr(_threads, "MIN_SHARED", 0)
         np.testing.assert_array_equal(mask.apply(x), np.where(keep, x * mask.scale, 0))
         np.testing.assert_array_equal(np.asarray(mask), keep)

@@ -25,6 +25,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform h
 def small_chunks(monkeypatch):
     """Arrays of a few thousand elements are split, into chunks that end neither at rows nor at one another's tiles."""
     monkeypatch.setattr(_threads, "MIN_CHUNK", 2048)
+    monkeypatch.setattr(_threads, "FREE_CHUNK", 2048)
     monkeypatch.setattr(_threads, "MIN_SHARED", 4096)
     monkeypatch.setattr(_engine, "LARGE", 1)
 
@@ -131,6 +132,30 @@ def test_work_is_shared_by_as_many_threads_as_are_set():
         assert threading.get_ident() in workers
 
 
+def test_chunks_taken_from_both_ends_make_up_the_array(compiled):
+    for size in (1, 2047, 4096, 100_001):
+        for helpers in (0, 1, 3):
+            chunks = fastdrop._core.Chunks(size, 1000)
+            x, out = np.ones(size, np.float32), np.zeros(size, np.float32)
+
+            def take(from_front, chunks=chunks, x=x, out=out):
+                compiled.apply(x, out, 0, x.size, 1, 2, 0, 3.0, 0, None, None, False, chunks, from_front)
+
+            threads = [threading.Thread(target=take, args=(False,)) for _ in range(helpers)]
+            for thread in threads:
+                thread.start()
+            take(True)
+            for thread in threads:
+                thread.join(PATIENCE)
+            assert chunks.wait(1)
+            np.testing.assert_array_equal(out, 3)
+
+
+def test_whoever_waits_for_chunks_is_told_that_some_are_missing(compiled):
+    chunks = fastdrop._core.Chunks(10, 4)
+    assert not chunks.wait(10)
+
+
 def test_every_element_is_worked_on_once(small_chunks):
     for size in (0, 1, 2047, 4096, 4097, 100_000):
         done = []
@@ -148,7 +173,8 @@ def test_a_small_array_is_left_to_the_calling_thread():
 
 def test_dropout_and_masks_of_large_arrays_are_shared(monkeypatch):
     shared = []
-    monkeypatch.setattr(_threads, "share", lambda work, size: (shared.append(size), work(0, size)))
+    monkeypatch.setattr(_threads, "share", lambda work, size: shared.append(size))
+    monkeypatch.setattr(_threads, "share_without_gil", lambda take_chunks, size: shared.append(size))
     x = np.ones(_threads.MIN_SHARED, np.float32)
     _, mask = fastdrop.dropout(x, 0.1, rng=1, return_mask=True)
     mask.apply(x)
