@@ -15,6 +15,7 @@ enum {
     ALIGNMENT = 64,                   /* of the stores: a cache line */
     F32_LANES = 2 * LANES,
     F64_LANES = LANES,
+    BF16_LANES = 4 * LANES,           /* as float32 they are two vectors, of the elements with even and odd numbers */
     AHEAD = 4096,                     /* bytes between an element in work and the one that is prefetched */
 };
 
@@ -38,9 +39,8 @@ INLINE void group_f16(const void *x, void *y, const uint8_t *keep, double scale,
 
 INLINE void group_bf16(const void *x, void *y, const uint8_t *keep, double scale, int stream)
 {
-    for (int i = 0; i < GROUP; i += F32_LANES) {
-        const fvec v = load_bf16((const uint16_t *)x + i);
-        store_bf16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep, i), stream);
+    for (int i = 0; i < GROUP; i += BF16_LANES) {
+        scale_kept_bf16((const uint16_t *)x + i, (uint16_t *)y + i, set1_f32((float)scale), keep, i, stream);
     }
 }
 

@@ -50,11 +50,6 @@ INLINE unsigned nonzero(const uint8_t *p)
 INLINE fvec set1_f32(float a) { return _mm256_set1_ps(a); }
 INLINE fvec load_f32(const float *p) { return _mm256_loadu_ps(p); }
 INLINE fvec load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-INLINE fvec load_bf16(const uint16_t *p)
-{
-    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
     const __m256i to_sign = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i));
@@ -69,25 +64,36 @@ INLINE void store_f32(float *p, fvec a, int stream)
         _mm256_storeu_ps(p, a);
     }
 }
-INLINE void store_half(uint16_t *p, __m128i a, int stream)
-{
-    if (stream) {
-        _mm_stream_si128((__m128i *)p, a);
-    } else {
-        _mm_storeu_si128((__m128i *)p, a);
-    }
-}
 INLINE void store_f16(uint16_t *p, fvec a, int stream)
 {
-    store_half(p, _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), stream);
+    const __m128i half = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (stream) {
+        _mm_stream_si128((__m128i *)p, half);
+    } else {
+        _mm_storeu_si128((__m128i *)p, half);
+    }
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE __m256i round_bf16(fvec a)
 {
     const __m256i u = _mm256_castps_si256(a);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-    const __m256i rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
-    const __m256i half = _mm256_srli_epi32(rounded, 16);
-    store_half(p, _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)), stream);
+    return _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+}
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+{
+    const __m256i both = _mm256_loadu_si256((const __m256i *)x), upper = _mm256_set1_epi32((int)0xFFFF0000);
+    const __m256i even = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)), scale));
+    const __m256i odd = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_and_si256(both, upper)), scale));
+    const __m256i merged = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xAA);
+    const __m256i lane_bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384,
+                                               (short)32768);
+    const __m256i bits = _mm256_and_si256(_mm256_set1_epi16((short)(load_le32(keep) >> i)), lane_bit);
+    const __m256i kept = _mm256_and_si256(merged, _mm256_cmpeq_epi16(bits, lane_bit));
+    if (stream) {
+        _mm256_stream_si256((__m256i *)y, kept);
+    } else {
+        _mm256_storeu_si256((__m256i *)y, kept);
+    }
 }
 
 INLINE dvec set1_f64(double a) { return _mm256_set1_pd(a); }

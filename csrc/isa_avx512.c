@@ -56,11 +56,6 @@ INLINE unsigned nonzero(const uint8_t *p)
 INLINE fvec set1_f32(float a) { return _mm512_set1_ps(a); }
 INLINE fvec load_f32(const float *p) { return _mm512_loadu_ps(p); }
 INLINE fvec load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
-INLINE fvec load_bf16(const uint16_t *p)
-{
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
     __mmask16 mask;
@@ -75,25 +70,37 @@ INLINE void store_f32(float *p, fvec a, int stream)
         _mm512_storeu_ps(p, a);
     }
 }
-INLINE void store_half(uint16_t *p, __m256i a, int stream)
-{
-    if (stream) {
-        _mm256_stream_si256((__m256i *)p, a);
-    } else {
-        _mm256_storeu_si256((__m256i *)p, a);
-    }
-}
 INLINE void store_f16(uint16_t *p, fvec a, int stream)
 {
-    store_half(p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), stream);
+    const __m256i half = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (stream) {
+        _mm256_stream_si256((__m256i *)p, half);
+    } else {
+        _mm256_storeu_si256((__m256i *)p, half);
+    }
 }
-/* Rounded with integers: the bfloat16 instructions take subnormals for zero. */
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+/* Half a unit of the upper halves is added, or just less for a tie that goes down to an even number. */
+INLINE __m512i round_bf16(fvec a)
 {
     const __m512i u = _mm512_castps_si512(a);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
-    store_half(p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)), stream);
+    const __mmask16 is_odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
+    return _mm512_add_epi32(u, _mm512_mask_blend_epi32(is_odd, _mm512_set1_epi32(0x7FFF), _mm512_set1_epi32(0x8000)));
+}
+/* Rounded with integers: the bfloat16 instructions take subnormals for zero. */
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+{
+    const __m512i both = _mm512_loadu_si512(x), upper = _mm512_set1_epi32((int)0xFFFF0000);
+    const __m512i even = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), scale));
+    const __m512i odd = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(both, upper)), scale));
+    const __m512i merged = _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xEA);
+    __mmask32 mask;
+    LOAD_MASK(mask, "d", (const uint8_t(*)[4])(keep + i / 8));
+    const __m512i kept = _mm512_maskz_mov_epi16(mask, merged);
+    if (stream) {
+        _mm512_stream_si512((__m512i *)y, kept);
+    } else {
+        _mm512_storeu_si512(y, kept);
+    }
 }
 
 INLINE dvec set1_f64(double a) { return _mm512_set1_pd(a); }

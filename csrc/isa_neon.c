@@ -40,7 +40,6 @@ INLINE unsigned nonzero(const uint8_t *p) { return (unsigned)!!load_le64(p) | (u
 INLINE fvec set1_f32(float a) { return vdupq_n_f32(a); }
 INLINE fvec load_f32(const float *p) { return vld1q_f32(p); }
 INLINE fvec load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
-INLINE fvec load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
     static const uint32_t lane_bit[4] = {1, 2, 4, 8};
@@ -58,12 +57,21 @@ INLINE void store_f16(uint16_t *p, fvec a, int stream)
     (void)stream;
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE uint32x4_t round_bf16(fvec a)
 {
     const uint32x4_t u = vreinterpretq_u32_f32(a);
-    const uint32x4_t odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+    return vaddq_u32(u, vaddq_u32(vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1)), vdupq_n_u32(0x7FFF)));
+}
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+{
+    static const uint16_t lane_bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    const uint32x4_t both = vreinterpretq_u32_u16(vld1q_u16(x));
+    const uint32x4_t upper = vdupq_n_u32(0xFFFF0000);
+    const uint32x4_t even = round_bf16(vmulq_f32(vreinterpretq_f32_u32(vshlq_n_u32(both, 16)), scale));
+    const uint32x4_t odd = round_bf16(vmulq_f32(vreinterpretq_f32_u32(vandq_u32(both, upper)), scale));
+    const uint16x8_t merged = vreinterpretq_u16_u32(vsriq_n_u32(odd, even, 16));
     (void)stream;
-    vst1_u16(p, vshrn_n_u32(vaddq_u32(u, vaddq_u32(odd, vdupq_n_u32(0x7FFF))), 16));
+    vst1q_u16(y, vandq_u16(merged, vtstq_u16(vdupq_n_u16(keep[i / 8]), vld1q_u16(lane_bit))));
 }
 
 INLINE dvec set1_f64(double a) { return vdupq_n_f64(a); }

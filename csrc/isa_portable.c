@@ -54,14 +54,6 @@ INLINE fvec load_f16(const uint16_t *p)
 {
     return (fvec){{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])}};
 }
-INLINE fvec load_bf16(const uint16_t *p)
-{
-    fvec a;
-    for (int i = 0; i < 4; ++i) {
-        a.v[i] = float_of((uint32_t)p[i] << 16);
-    }
-    return a;
-}
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
     const uint32_t bits = load_le32(keep) >> i;
@@ -83,12 +75,12 @@ INLINE void store_f16(uint16_t *p, fvec a, int stream)
     }
 }
 /* A NaN needs no case of its own: the widened half has no lower bits, so rounding cannot carry into its payload. */
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
 {
     (void)stream;
-    for (int i = 0; i < 4; ++i) {
-        const uint32_t u = bits_of(a.v[i]);
-        p[i] = (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16);
+    for (int j = 0; j < 8; ++j) {
+        const uint32_t u = bits_of(float_of((uint32_t)x[j] << 16) * scale.v[0]);
+        y[j] = (uint16_t)((u + 0x7FFF + (u >> 16 & 1)) >> 16 & (0 - ((unsigned)keep[i / 8] >> j & 1)));
     }
 }
 

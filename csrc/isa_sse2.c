@@ -44,10 +44,6 @@ INLINE fvec load_f16(const uint16_t *p)
 {
     return _mm_setr_ps(half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3]));
 }
-INLINE fvec load_bf16(const uint16_t *p)
-{
-    return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p)));
-}
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
 {
     const __m128i lane_bit = _mm_slli_epi32(_mm_setr_epi32(1, 2, 4, 8), i);
@@ -73,15 +69,26 @@ INLINE void store_f16(uint16_t *p, fvec a, int stream)
         p[i] = float_to_half(lanes[i]);
     }
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE __m128i round_bf16(fvec a)
 {
     const __m128i u = _mm_castps_si128(a);
     const __m128i odd = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
-    const __m128i rounded = _mm_add_epi32(u, _mm_add_epi32(odd, _mm_set1_epi32(0x7FFF)));
-    (void)stream;
-    /* The pack saturates signed numbers, which an arithmetic shift makes of the upper halves. */
-    const __m128i half = _mm_srai_epi32(rounded, 16);
-    _mm_storel_epi64((__m128i *)p, _mm_packs_epi32(half, half));
+    return _mm_add_epi32(u, _mm_add_epi32(odd, _mm_set1_epi32(0x7FFF)));
+}
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+{
+    const __m128i both = _mm_loadu_si128((const __m128i *)x), upper = _mm_set1_epi32((int)0xFFFF0000);
+    const __m128i even = round_bf16(_mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(both, 16)), scale));
+    const __m128i odd = round_bf16(_mm_mul_ps(_mm_castsi128_ps(_mm_and_si128(both, upper)), scale));
+    const __m128i merged = _mm_or_si128(_mm_srli_epi32(even, 16), _mm_and_si128(odd, upper));
+    const __m128i lane_bit = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m128i bits = _mm_and_si128(_mm_set1_epi16(keep[i / 8]), lane_bit);
+    const __m128i kept = _mm_and_si128(merged, _mm_cmpeq_epi16(bits, lane_bit));
+    if (stream) {
+        _mm_stream_si128((__m128i *)y, kept);
+    } else {
+        _mm_storeu_si128((__m128i *)y, kept);
+    }
 }
 
 INLINE dvec set1_f64(double a) { return _mm_set1_pd(a); }

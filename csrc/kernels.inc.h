@@ -7,13 +7,14 @@
  *
  *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 xor3 and andnot clear
  *                  even32 lo32 hi32 lo64 hi64 nonzero
- *   float32        set1_f32 load_f32 load_f16 load_bf16 scale_kept_f32 store_f32 store_f16 store_bf16
+ *   float32        set1_f32 load_f32 load_f16 scale_kept_f32 store_f32 store_f16
+ *   bfloat16       scale_kept_bf16
  *   float64        set1_f64 load_f64 scale_kept_f64 store_f64 fence
  *
  * andnot(a, b) is a & ~b and clear(a, b, c) is a & ~(b & ~c). even32(a, b) puts, in each 128-bit group, the even 32-bit
  * lanes of a before those of b; lo32, hi32, lo64 and hi64 interleave the lower or upper half of each group. nonzero gives
  * a bit for each of LANES words in memory. scale_kept(a, scale, keep, i) multiplies the lanes whose bits are set, from bit
- * i on of the four bytes at keep, and zeroes the others. A store with `stream` bypasses the caches, where there is such a
+ * i on of the four bytes at keep, and zeroes the others; scale_kept_bf16 does so from memory to memory. A store with `stream` bypasses the caches, where there is such a
  * store; fence makes those visible to other threads.
  */
 #define CONCAT_(a, b) fd_##a##_##b
