@@ -41,11 +41,18 @@ FIRST = next(v for v in VECTORS if (int(v["key"], 16), v["call"], v["start"], v[
 KEPT = [i for i in range(300) if bytes.fromhex(FIRST["keep_bits_little"])[i // 8] >> i % 8 & 1]
 
 
+# An editable installation would find the modules that a copy of the package lacks.
+ONLY_FROM_PATH = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+"""
+
+
 def run(code=REPORT, path=PACKAGE.parent, **environment):
     """A fresh interpreter with these FASTDROP_ variables and no others."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTDROP_")}
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", ONLY_FROM_PATH + code],
         env={**clean, "PYTHONPATH": str(path), **environment},
         cwd=path,
         capture_output=True,
