@@ -16,7 +16,7 @@ enum {
     F32_LANES = 2 * LANES,
     F64_LANES = LANES,
     BF16_LANES = 4 * LANES,           /* as float32 they are two vectors, of the elements with even and odd numbers */
-    AHEAD = 4096,                     /* bytes between an element in work and the one that is prefetched */
+    AHEAD = 2048,                     /* bytes between an element in work and the one that is prefetched */
 };
 
 typedef void group_function(const void *x, void *y, const uint8_t *keep, double scale, int stream);

@@ -28,7 +28,7 @@ def test_the_code_runs_from_top_to_bottom():
 
 def rows():
     """The cells of the table of sizes."""
-    lines = re.findall(r"^\| (\S+ \w+) \|(.*)\|$", README, re.MULTILINE)
+    lines = re.findall(r"^\| (\d+ [KM]iB) \|(.*)\|$", README, re.MULTILINE)
     return {size: [cell.strip() for cell in cells.split("|")] for size, cells in lines}
 
 
