@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 import fastdrop
@@ -125,7 +127,7 @@ def bias_dropout_add_backward(dy, mask):
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
     dx = mask.backward(dy)
     wide = np.float64 if dy.dtype.type is np.float64 else np.float32
-    dbias = dx.reshape(-1, dx.shape[-1]).sum(axis=0, dtype=wide).astype(dx.dtype, copy=False)
+    dbias = dx.reshape(math.prod(dx.shape[:-1]), dx.shape[-1]).sum(axis=0, dtype=wide).astype(dx.dtype, copy=False)
     return dx, dbias, dy
 
 
@@ -216,9 +218,10 @@ def zoneout(
     old = _arguments.alike(old, new, "old", "new")
     source = _streams.source(rng)
     y = _engine.result_for(new) if out is None else out
-    if training:
-        mask = _whole(new.shape, rate, *source.next_draw(), None, 1.0)
-        _engine.apply(new, y, *mask._draw(), mask.threshold, 1.0, op=Operation.ZONEOUT, other=old)
+    key, call = source.next_draw() if training else (0, 0)
+    if training or rate in (0.0, 1.0):
+        mask = _whole(new.shape, rate, key, call, None, 1.0)
+        _engine.apply(new, y, key, call, mask.threshold, 1.0, op=Operation.ZONEOUT, other=old)
     else:
         mask = _whole(new.shape, 0.0, 0, 0, None, 1.0 - rate)
         before = _engine.result_for(old)

@@ -358,7 +358,7 @@ def alpha_numbers(rate: float) -> tuple[float, float, float]:
     limit = -1.0507009873554805 * 1.6732632423543772
     scale = ((1.0 - rate) * (1.0 + rate * limit * limit)) ** -0.5
     shift = -scale * rate * limit
-    return scale, shift, scale * limit + shift
+    return scale, shift, scale * limit * (1.0 - rate)  # which is scale * limit + shift without its cancellation
 
 
 class GaussianMask(_Mask):
