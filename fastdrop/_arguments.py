@@ -145,7 +145,7 @@ def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] |
 
 def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
     """Distinct axes of an array of ndim dimensions, from 0 on, given as an int or a sequence of ints."""
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    given = tuple(value) if np.iterable(value) else (value,)
     if not all(is_index(axis) for axis in given):
         raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
     if any(not -ndim <= axis < ndim for axis in given):
