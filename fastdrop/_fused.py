@@ -4,18 +4,38 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, Unpack, overload
 
 import numpy as np
+import numpy.typing as npt
 
-import fastdrop
 from fastdrop import _arguments, _engine, _streams
-from fastdrop._masks import _whole
+from fastdrop._functions import Options
+from fastdrop._masks import DropoutMask, _whole
 from fastdrop._operations import Operation
 
 # Kernels take a bias of at least 32 elements; a longer one is wrapped around less often.
 MIN_BIAS = 2048
 
 
+@overload
+def dropout_add(
+    x: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+@overload
+def dropout_add(
+    x: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout_add(
     x, residual, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -42,10 +62,12 @@ def dropout_add(
     mask : DropoutMask
         Only with ``return_mask``.
     """
-    return _fused(Operation.DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, residual=residual)
+    x = _arguments.operand(x, out)
+    residual = _arguments.alike(residual, x, "residual", "x")
+    return _fused(Operation.DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, other=residual)
 
 
-def dropout_add_backward(dy, mask):
+def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
     """The backward pass of ``dropout_add``.
 
     Parameters
@@ -60,10 +82,31 @@ def dropout_add_backward(dy, mask):
     dx, dresidual : ndarray
         The second is dy itself.
     """
+    _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
     return mask.backward(dy), dy
 
 
+@overload
+def bias_dropout_add(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+@overload
+def bias_dropout_add(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[np.ndarray, DropoutMask]: ...
 def bias_dropout_add(
     x,
     bias,
@@ -101,12 +144,15 @@ def bias_dropout_add(
     mask : DropoutMask
         Only with ``return_mask``.
     """
+    x = _arguments.operand(x, out)
+    bias = _repeated_bias(bias, x)
+    residual = _arguments.alike(residual, x, "residual", "x")
     return _fused(
-        Operation.BIAS_DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, residual=residual, bias=bias
+        Operation.BIAS_DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, other=residual, bias=bias
     )
 
 
-def bias_dropout_add_backward(dy, mask):
+def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The backward pass of ``bias_dropout_add``.
 
     Parameters
@@ -122,6 +168,7 @@ def bias_dropout_add_backward(dy, mask):
         The second has the shape (features,) and is summed in float32, or in float64 for float64. The third is dy
         itself.
     """
+    _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
     if dy.ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
@@ -131,6 +178,14 @@ def bias_dropout_add_backward(dy, mask):
     return dx, dbias, dy
 
 
+@overload
+def relu_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def relu_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def relu_dropout(
     x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -152,10 +207,13 @@ def relu_dropout(
     mask : DropoutMask
         Only with ``return_mask``.
     """
+    x = _arguments.operand(x, out)
     return _fused(Operation.RELU_DROPOUT, x, rate, keep_prob, training, rng, out, return_mask)
 
 
-def relu_dropout_backward(dy, y, mask, out=None):
+def relu_dropout_backward(
+    dy: npt.ArrayLike, y: npt.ArrayLike, mask: DropoutMask, out: np.ndarray | None = None
+) -> np.ndarray:
     """The backward pass of ``relu_dropout``.
 
     Where y is not zero, its element was positive and kept, because scaling up never leads to zero. So nothing is drawn
@@ -177,7 +235,8 @@ def relu_dropout_backward(dy, y, mask, out=None):
     dx : ndarray
         Of dy's shape and dtype, or ``out``.
     """
-    dy = _checked(dy, out, "dy")
+    _arguments.exactly(mask, "mask", DropoutMask)
+    dy = _arguments.operand(dy, out, "dy")
     y = _arguments.alike(y, dy, "y", "dy")
     if dy.shape != mask.shape:
         raise ValueError(f"dy must have the shape of the mask, {mask.shape}, got {dy.shape}")
@@ -186,6 +245,19 @@ def relu_dropout_backward(dy, y, mask, out=None):
     return dx
 
 
+@overload
+def zoneout(
+    new: npt.ArrayLike,
+    old: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+@overload
+def zoneout(
+    new: npt.ArrayLike, old: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def zoneout(
     new, old, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -214,7 +286,7 @@ def zoneout(
     D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
     """
     rate = _arguments.rate_of(rate, keep_prob)
-    new = _checked(new, out, "new")
+    new = _arguments.operand(new, out, "new")
     old = _arguments.alike(old, new, "old", "new")
     source = _streams.source(rng)
     y = _engine.result_for(new) if out is None else out
@@ -230,7 +302,7 @@ def zoneout(
     return (y, mask) if return_mask else y
 
 
-def zoneout_backward(dy, mask):
+def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
     """The backward pass of ``zoneout``.
 
     Parameters
@@ -244,7 +316,12 @@ def zoneout_backward(dy, mask):
     -------
     dnew, dold : ndarray
     """
+    _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
+    if mask.scale != 1.0 and mask.rate != 0.0:
+        raise ValueError(
+            f"mask must be as zoneout returns it, of scale 1 or rate 0, got scale {mask.scale} in {mask!r}"
+        )
     dnew = mask.backward(dy)
     dold = _engine.result_for(dy)
     if mask.scale == 1.0:
@@ -255,38 +332,26 @@ def zoneout_backward(dy, mask):
     return dnew, dold
 
 
-def _fused(op, x, rate, keep_prob, training, rng, out, return_mask, residual=None, bias=None):
+def _fused(op, x, rate, keep_prob, training, rng, out, return_mask, **terms):
+    """An operation that adds nothing random outside training. ``terms`` are its other arguments, checked."""
     rate = _arguments.rate_of(rate, keep_prob)
-    x = _checked(x, out, "x")
-    terms = {"op": op}
-    if residual is not None:
-        terms["other"] = _arguments.alike(residual, x, "residual", "x")
-    if bias is not None:
-        terms["bias"] = _repeated_bias(bias, x)
     source = _streams.source(rng)
     y = _engine.result_for(x) if out is None else out
     key, call = source.next_draw() if training else (0, 0)
     if not training:
         rate = 0.0
     threshold, scale = _engine.threshold_and_scale(rate)
-    _engine.apply(x, y, key, call, threshold, scale, **terms)
+    _engine.apply(x, y, key, call, threshold, scale, op=op, **terms)
     return (y, _whole(x.shape, rate, key, call, None)) if return_mask else y
-
-
-def _checked(x, out, name):
-    if not fastdrop._kernels.are_plain(x, out):
-        x = _arguments.float_array(x, name)
-        if out is not None:
-            _arguments.output(out, x, name)
-    return x
 
 
 def _repeated_bias(bias, x):
     """The bias in memory of its own, as often as makes it long enough."""
+    if x.ndim == 0:
+        raise ValueError("x must have features along its last dimension, got an array of no dimension")
     bias = _arguments.float_array(bias, "bias")
-    if bias.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
-        raise TypeError(f"bias must have the dtype of x, {x.dtype}, got {bias.dtype}")
-    if x.ndim == 0 or bias.shape != x.shape[-1:]:
+    if bias.shape != x.shape[-1:]:
         raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {bias.shape}")
+    _arguments.same_dtype(bias, x, "bias", "x")
     times = -(-MIN_BIAS // max(len(bias), 1))
     return np.tile(bias.astype(bias.dtype.newbyteorder("="), copy=False), times)

@@ -55,10 +55,7 @@ class _Mask:
 
     def _check(self, x: Any, out: Any, name: str) -> np.ndarray:
         """x, as an array that the mask can be applied to, with the result in out."""
-        if not fastdrop._kernels.are_plain(x, out):
-            x = _arguments.float_array(x, name)
-            if out is not None:
-                _arguments.output(out, x, name)
+        x = _arguments.operand(x, out, name)
         if x.shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {x.shape}")
         return x
@@ -95,10 +92,10 @@ class _Mask:
         return _restore, (type(self), *self._state())
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be set")
+        raise AttributeError(f"masks are immutable: {name} can not be set")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be deleted")
+        raise AttributeError(f"masks are immutable: {name} can not be deleted")
 
     def _described(self, text: str) -> str:
         return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
@@ -267,7 +264,7 @@ class DropoutMask(_Mask):
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("a DropoutMask has no memory to share: np.asarray(mask) draws a new array")
+            raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
         keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self.places())
         return keep if dtype is None else keep.astype(dtype, copy=False)
 
@@ -433,7 +430,7 @@ class GaussianMask(_Mask):
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """What elements are multiplied by, or what is added to them, in float32."""
         if copy is False:
-            raise ValueError("a GaussianMask has no memory to share: np.asarray(mask) draws a new array")
+            raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
         factors = self._perturbed(np.full(self.shape, 0 if self.additive else 1, np.float32), None)
         return factors if dtype is None else factors.astype(dtype, copy=False)
 
