@@ -125,9 +125,17 @@ def dropout(
     >>> x = np.ones((2, 4), np.float32)
     >>> y, mask = fastdrop.dropout(x, 0.5, rng=0, return_mask=True)
     >>> y
-    array([[0., 0., 0., 0.],
-           [2., 2., 2., 2.]], dtype=float32)
-    >>> dx = mask.apply(np.ones_like(y))
+    array([[0., 0., 2., 2.],
+           [0., 2., 2., 2.]], dtype=float32)
+    >>> dx = mask.backward(np.ones_like(y))
+
+    One decision for each row, and nothing outside training:
+
+    >>> fastdrop.dropout(x, 0.5, shared_axes=1, rng=2)
+    array([[2., 2., 2., 2.],
+           [0., 0., 0., 0.]], dtype=float32)
+    >>> fastdrop.dropout(x, 0.5, training=False) is x
+    True
     """
     rate = _arguments.rate_of(rate, keep_prob)
     if not fastdrop._kernels.are_plain(x, out):
@@ -209,6 +217,13 @@ def dropout1d(
     --------
     >>> import numpy as np, fastdrop
     >>> fastdrop.dropout1d(np.ones((2, 3, 4)), 0.5, rng=0)
+    array([[[0., 0., 0., 0.],
+            [0., 0., 0., 0.],
+            [2., 2., 2., 2.]],
+    <BLANKLINE>
+           [[2., 2., 2., 2.],
+            [0., 0., 0., 0.],
+            [2., 2., 2., 2.]]])
     """
     return _dropout_channels("L", x, rate, data_format, keep_prob, training, rng, out, return_mask)
 
@@ -267,8 +282,11 @@ def dropout2d(
     >>> images = np.ones((2, 3, 8, 8), np.float32)
     >>> y = fastdrop.dropout2d(images, 0.5, rng=0)
     >>> y.max(axis=(2, 3))
+    array([[0., 0., 2.],
+           [2., 0., 2.]], dtype=float32)
     >>> last = fastdrop.dropout2d(images.transpose(0, 2, 3, 1), 0.5, data_format="channels_last", rng=0)
     >>> np.array_equal(last, y.transpose(0, 2, 3, 1))
+    True
     """
     return _dropout_channels("HW", x, rate, data_format, keep_prob, training, rng, out, return_mask)
 
@@ -311,6 +329,8 @@ def dropout3d(
     --------
     >>> import numpy as np, fastdrop
     >>> fastdrop.dropout3d(np.ones((2, 3, 4, 8, 8)), 0.5, rng=0).max(axis=(2, 3, 4))
+    array([[0., 0., 2.],
+           [2., 0., 2.]])
     """
     return _dropout_channels("DHW", x, rate, data_format, keep_prob, training, rng, out, return_mask)
 
@@ -346,6 +366,10 @@ def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True,
     >>> import numpy as np, fastdrop
     >>> x, branch = np.zeros((4, 3)), np.ones((4, 3))
     >>> x + fastdrop.drop_path(branch, 0.5, rng=1)
+    array([[2., 2., 2.],
+           [0., 0., 0.],
+           [2., 2., 2.],
+           [2., 2., 2.]])
     """
     x = _arguments.operand(x, out)
     if x.ndim == 0:
@@ -391,6 +415,10 @@ def dropconnect(
     >>> y = x @ dropped
     >>> dweights = mask.backward(x.T @ np.ones_like(y))
     >>> dweights
+    array([[0., 0., 4.],
+           [4., 0., 4.],
+           [4., 4., 4.],
+           [4., 0., 0.]])
     """
     weights = _arguments.operand(weights, out, "weights")
     return _dropout_along((), weights, rate, keep_prob, training, rng, out, return_mask)
@@ -430,6 +458,10 @@ def embedding_dropout(
     >>> table = np.ones((5, 2))
     >>> words = [3, 1, 3, 0]
     >>> fastdrop.embedding_dropout(table, 0.5, rng=0)[words]
+    array([[2., 2.],
+           [0., 0.],
+           [2., 2.],
+           [0., 0.]])
     """
     table = _arguments.operand(table, out, "table")
     if table.ndim != 2:

@@ -61,6 +61,16 @@ def dropout_add(
         Of x's shape and dtype, or ``out``; rounded once to the dtype.
     mask : DropoutMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x, residual = np.ones((2, 3)), np.full((2, 3), 10.0)
+    >>> y, mask = fastdrop.dropout_add(x, residual, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[10., 10., 12.],
+           [12., 10., 12.]])
+    >>> dx, dresidual = fastdrop.dropout_add_backward(np.ones_like(y), mask)
     """
     x = _arguments.operand(x, out)
     residual = _arguments.alike(residual, x, "residual", "x")
@@ -80,7 +90,16 @@ def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarr
     Returns
     -------
     dx, dresidual : ndarray
-        The second is dy itself.
+        The second is dy itself, and so is the first where nothing was dropped.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.ones((2, 3))
+    >>> y, mask = fastdrop.dropout_add(x, x, 0.5, rng=0, return_mask=True)
+    >>> fastdrop.dropout_add_backward(np.ones_like(y), mask)[0]
+    array([[0., 0., 2.],
+           [2., 0., 2.]])
     """
     _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
@@ -143,6 +162,16 @@ def bias_dropout_add(
         Of x's shape and dtype, or ``out``; rounded once to the dtype.
     mask : DropoutMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x, bias, residual = np.ones((2, 3)), np.arange(3.0), np.full((2, 3), 10.0)
+    >>> y, mask = fastdrop.bias_dropout_add(x, bias, residual, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[10., 10., 16.],
+           [12., 10., 16.]])
+    >>> dx, dbias, dresidual = fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)
     """
     x = _arguments.operand(x, out)
     bias = _repeated_bias(bias, x)
@@ -166,7 +195,15 @@ def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.
     -------
     dx, dbias, dresidual : ndarray
         The second has the shape (features,) and is summed in float32, or in float64 for float64. The third is dy
-        itself.
+        itself, and so is the first where nothing was dropped.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.ones((4, 3))
+    >>> y, mask = fastdrop.bias_dropout_add(x, np.arange(3.0), x, 0.5, rng=0, return_mask=True)
+    >>> fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)[1]
+    array([6., 2., 6.])
     """
     _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
@@ -206,6 +243,16 @@ def relu_dropout(
         Of x's shape and dtype, or ``out``.
     mask : DropoutMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.array([[-1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]])
+    >>> y, mask = fastdrop.relu_dropout(x, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[0., 0., 0., 2.],
+           [0., 0., 2., 2.]])
+    >>> dx = fastdrop.relu_dropout_backward(np.ones_like(y), y, mask)
     """
     x = _arguments.operand(x, out)
     return _fused(Operation.RELU_DROPOUT, x, rate, keep_prob, training, rng, out, return_mask)
@@ -234,6 +281,13 @@ def relu_dropout_backward(
     -------
     dx : ndarray
         Of dy's shape and dtype, or ``out``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> y, mask = fastdrop.relu_dropout(np.array([3.0, 3.0, 0.0, -3.0]), 0.2, rng=2, return_mask=True)
+    >>> fastdrop.relu_dropout_backward(np.ones(4), y, mask)
+    array([1.25, 0.  , 0.  , 0.  ])
     """
     _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.operand(dy, out, "dy")
@@ -270,7 +324,8 @@ def zoneout(
     rate : float
         The probability that an element stays as it was.
     keep_prob, training, rng, out
-        As for ``dropout``. When not training the result is what training expects: ``keep_prob * new + rate * old``.
+        As for ``dropout``. When not training the result is what training expects: ``keep_prob * new + rate * old``,
+        whose second part is rounded to the dtype before the first is added.
     return_mask : bool
         Return the mask too. ``zoneout_backward(dy, mask)`` is the backward pass.
 
@@ -284,6 +339,19 @@ def zoneout(
     References
     ----------
     D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> new, old = np.ones((2, 4)), np.zeros((2, 4))
+    >>> y, mask = fastdrop.zoneout(new, old, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[0., 0., 1., 1.],
+           [0., 1., 1., 1.]])
+    >>> dnew, dold = fastdrop.zoneout_backward(np.ones_like(y), mask)
+    >>> fastdrop.zoneout(new, old, 0.25, training=False)
+    array([[0.75, 0.75, 0.75, 0.75],
+           [0.75, 0.75, 0.75, 0.75]])
     """
     rate = _arguments.rate_of(rate, keep_prob)
     new = _arguments.operand(new, out, "new")
@@ -315,6 +383,16 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     Returns
     -------
     dnew, dold : ndarray
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> new, old = np.ones((2, 3)), np.zeros((2, 3))
+    >>> y, mask = fastdrop.zoneout(new, old, 0.5, rng=0, return_mask=True)
+    >>> dnew, dold = fastdrop.zoneout_backward(np.ones_like(y), mask)
+    >>> dold
+    array([[1., 1., 0.],
+           [0., 1., 0.]])
     """
     _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")

@@ -135,7 +135,7 @@ class DropoutMask(_Mask):
     >>> import numpy as np, fastdrop
     >>> mask = fastdrop.DropoutMask((4, 6), 0.5, key=2026)
     >>> np.asarray(mask)[1].astype(int)
-    array([1, 0, 0, 0, 1, 1])
+    array([1, 1, 0, 0, 0, 1])
     >>> np.array_equal(np.asarray(mask[1:3, 2:]), np.asarray(mask)[1:3, 2:])
     True
     """
@@ -304,6 +304,17 @@ class AlphaMask(DropoutMask):
 
     It has the parameters and attributes of a ``DropoutMask``, of which ``scale`` follows from the rate.
     ``apply`` is the forward pass, and ``backward`` the gradient: dropped elements have none.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> mask = fastdrop.AlphaMask(5, 0.5, key=2026)
+    >>> np.asarray(mask).astype(int)
+    array([1, 1, 0, 0, 0])
+    >>> mask.apply(np.zeros(5)).round(3)
+    array([ 0.779,  0.779, -0.779, -0.779, -0.779])
+    >>> mask.backward(np.ones(5)).round(3)
+    array([0.886, 0.886, 0.   , 0.   , 0.   ])
     """
 
     __slots__ = ()
@@ -378,6 +389,15 @@ class GaussianMask(_Mask):
     The numbers are made in float32 from Box and Muller's transform of 31 + 32 random bits, the same for every dtype,
     and none is larger than 6.66. They come from a domain of the stream of their own: a ``DropoutMask`` with the same
     key and call is independent of them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> mask = fastdrop.GaussianMask(3, 0.5, key=2026)
+    >>> np.asarray(mask)
+    array([0.8868489, 1.0589284, 1.2773517], dtype=float32)
+    >>> mask.apply(np.full(3, 10, np.float32))
+    array([ 8.868489, 10.589284, 12.773518], dtype=float32)
     """
 
     _STATE = ("shape", "stddev", "key", "call", "_offset", "_strides", "additive")
