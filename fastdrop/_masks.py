@@ -159,15 +159,16 @@ class DropoutMask(_Mask):
     ) -> None:
         shape = _arguments.mask_shape(shape)
         noise = _arguments.noise_lengths(noise_shape, shape)
+        rate = _arguments.probability(rate, "rate")
         self._fill(
             shape,
-            _arguments.probability(rate, "rate"),
+            rate,
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, noise),
             None,
-            None if scale is None else _arguments.finite(scale, "scale"),
+            None if scale is None else _unusual(_arguments.finite(scale, "scale"), rate),
         )
 
     @classmethod
@@ -470,7 +471,13 @@ def _whole(
     cls: type = DropoutMask,
 ) -> Any:
     """A mask that its parameters say all about, which need no check."""
+    scale = None if scale is None else _unusual(scale, rate)
     return _restore(cls, shape, rate, key, call, 0, _strides(shape, noise_shape), None, scale)
+
+
+def _unusual(scale: float, rate: float) -> float | None:
+    """None for the scale that follows from the rate, so that masks which do the same are equal."""
+    return None if scale == _engine.threshold_and_scale(rate)[1] else scale
 
 
 def _restore(cls: type, *state: Any) -> Any:
