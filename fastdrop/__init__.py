@@ -85,12 +85,16 @@ _kernels = _choose_kernels()
 from fastdrop._config import show_config  # noqa: E402  the kernels are chosen first
 from fastdrop._functions import dropout  # noqa: E402
 from fastdrop._masks import DropoutMask  # noqa: E402
+from fastdrop._recurrent import DropoutWrapper, LSTMState, RecurrentDropout  # noqa: E402
 from fastdrop._streams import PhiloxStream  # noqa: E402
 from fastdrop._threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
 __all__ = [
     "DropoutMask",
+    "DropoutWrapper",
+    "LSTMState",
     "PhiloxStream",
+    "RecurrentDropout",
     "dropout",
     "get_num_threads",
     "num_threads",
