@@ -593,7 +593,7 @@ def _backward(masks: Any, gradients: Any, name: str) -> Any:
 
 def _outline(structure: Any) -> str:
     """A structure without its leaves, for messages."""
-    return repr(_packed(structure, itertools.repeat(...)))
+    return repr(_packed(structure, itertools.repeat(...))).replace("Ellipsis", "...")
 
 
 # Which arrays of a state are dropped
@@ -610,7 +610,11 @@ def _chosen(state_filter: Any, state: Any) -> list[bool]:
         return list(_asked(_all_but_memory, state))
     if callable(state_filter):
         return list(_asked(state_filter, state))
-    return [bool(flag) for flag, part in _pairs(state_filter, state, "the state of the cell") for _ in _leaves(part)]
+    return [
+        bool(flag)
+        for flag, part in _pairs(state_filter, state, "the state under dropout_state_filter")
+        for _ in _leaves(part)
+    ]
 
 
 def _asked(visitor: Callable[[Any], Any], part: Any) -> Iterator[bool]:
@@ -624,7 +628,7 @@ def _asked(visitor: Callable[[Any], Any], part: Any) -> Iterator[bool]:
             for inner in parts:
                 yield from _asked(visitor, inner)
         return
-    for flag, inner in _pairs(answer, part, "the state of the cell"):
+    for flag, inner in _pairs(answer, part, "the state under dropout_state_filter"):
         _check_flag(flag)
         yield from _asked(visitor, inner) if flag else [False] * len(_leaves(inner))
 
