@@ -135,6 +135,15 @@ def unsigned(value: Any, name: str, bits: int) -> int:
     return number
 
 
+def next_call(value: Any) -> int:
+    """The number of a stream's next call: one more than the last where all are used up."""
+    if not is_index(value):
+        raise TypeError(f"call must be an int from 0 to 2**{CALL_BITS}, got {_described(value)}")
+    if not 0 <= operator.index(value) <= 1 << CALL_BITS:
+        raise ValueError(f"call must be from 0 to 2**{CALL_BITS}, got {value}")
+    return operator.index(value)
+
+
 def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     """A SeedSequence from an int, a sequence of ints, another SeedSequence, or None for fresh entropy."""
     if isinstance(seed, np.random.SeedSequence):
@@ -159,6 +168,13 @@ def count(value: Any, name: str) -> int:
     if operator.index(value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
     return operator.index(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """A bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_described(value)}")
+    return bool(value)
 
 
 def is_index(value: Any) -> bool:
