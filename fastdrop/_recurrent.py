@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self, TypeAlias, overload
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -42,26 +42,95 @@ class _Probability:
         instance.__dict__[self._name] = _arguments.probability(value, self._name)
 
 
-class _Switched:
-    """What draws in training and does nothing in evaluation, from a source of its own."""
+class _Stochastic:
+    """What draws in training, from a stream of its own, and can go on from a checkpoint.
+
+    A subclass names the numbers from 0 to 1 that belong to its state.
+    """
+
+    _PROBABILITIES: ClassVar[tuple[str, ...]]
 
     training: bool
-    rng: RNG
+    always: bool
 
-    def __init__(self, rng: RNG) -> None:
-        source = _streams.source(rng)
-        # An int would name one mask; for an object that draws many it is the seed of a stream.
-        self.rng = source if isinstance(source, PhiloxStream) and rng is not None else rng
+    def __init__(self, rng: RNG, always: bool) -> None:
         self.training = True
+        self.always = _arguments.flag(always, "always")
+        self.rng = rng  # last, so that a Generator is drawn from only where nothing else is wrong
+
+    @property
+    def rng(self) -> PhiloxStream:
+        return self._stream
+
+    @rng.setter
+    def rng(self, rng: RNG) -> None:
+        source = PhiloxStream() if rng is None else _streams.source(rng)
+        self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
 
     def train(self, mode: bool = True) -> Self:
-        """Draw masks from now on (or not, with ``mode=False``), and return the object."""
-        self.training = bool(mode)
+        """Draw from now on, or with ``mode=False`` stop it; return the object."""
+        self.training = _arguments.flag(mode, "mode")
         return self
 
     def eval(self) -> Self:
-        """Draw nothing and change nothing from now on, and return the object."""
+        """Change to inference; return the object."""
         return self.train(False)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether masks would be drawn, here and now."""
+        return self.training or self.always
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
+
+        Returns
+        -------
+        dict
+            The name of the class, its probabilities, the key and the call number of its stream, and, for masks that are
+            held along a sequence, their call numbers. Whether it trains is not in it.
+        """
+        numbers = {name: getattr(self, name) for name in self._PROBABILITIES}
+        return {"layer": type(self).__name__, **numbers, "key": self.rng.key, "call": self.rng.call}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the object stood that this is the state of, with the masks that would have come next.
+
+        Its other parameters must be the same. Where objects share a stream, it is set for all of them.
+
+        Parameters
+        ----------
+        state : mapping
+            From ``state_dict``, or read from where that was saved; what ``numpy.load`` gives is taken as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a state that is not of such an object; nothing is changed.
+        """
+        own = self.state_dict()
+        names = ", ".join(own)
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping with {names}, got {state!r} of type {type(state).__name__}")
+        if set(state) != set(own):
+            raise ValueError(f"state must hold {names} and nothing else, got {', '.join(map(str, state)) or 'nothing'}")
+        values = {
+            name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+            for name, value in state.items()
+        }
+        if values["layer"] != own["layer"]:
+            raise ValueError(f"layer must be {own['layer']!r} in a state for this object, got {values['layer']!r}")
+        self._load(values)
+
+    def _load(self, values: dict[str, Any]) -> None:
+        numbers = {name: _arguments.probability(values[name], name) for name in self._PROBABILITIES}
+        key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
+        call = _arguments.next_call(values["call"])
+        own_key, _, seed = self.rng.__getstate__()
+        # Another key has another family of spawned streams.
+        self.rng.__setstate__((key, call, seed if key == own_key else None))
+        for name, number in numbers.items():
+            setattr(self, name, number)
 
 
 # The masks of Keras's LSTM and GRU
@@ -221,7 +290,7 @@ class RecurrentMasks(NamedTuple):
     state: GateMasks
 
 
-class RecurrentDropout(_Switched):
+class RecurrentDropout(_Stochastic):
     """The masks of Keras's LSTM and GRU: drawn for a batch, and the same at each step of its sequences.
 
     ``draw`` is to be called once for each batch. What it returns is immutable and applies to steps or to whole
@@ -238,8 +307,12 @@ class RecurrentDropout(_Switched):
     per_gate : bool
         A mask of its own for each gate, or, with False, one for all of them.
     rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-        Where the masks come from. An int or a SeedSequence is the seed of a stream of the object's own. None is the
-        module's stream.
+        Where the object's stream comes from. None takes fresh entropy from the operating system. An int or a
+        SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive draws give
+        successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
+        with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
+    always : bool
+        Draw in inference too, as Monte-Carlo dropout does.
 
     Attributes
     ----------
@@ -247,17 +320,21 @@ class RecurrentDropout(_Switched):
         May be set between batches: the call numbers that follow do not depend on them.
     gates, per_gate
         As given.
-    rng
-        As given, or the PhiloxStream that an int made. The object pickles with it, so a checkpoint that holds either
-        continues with the masks that would have come next.
+    rng : PhiloxStream
+        The stream. It can be set later, to all that the parameter may be.
     training : bool
-        Set by ``train()`` and ``eval()``. Outside training all masks keep everything, and no call number is used up.
+        True at first. ``train()`` and ``eval()`` set it. Outside training all masks keep everything, and no call number
+        is used up.
+    always : bool
+        As given; it can be set later.
+    is_stochastic : bool
+        Whether masks would be drawn, here and now.
 
     Notes
     -----
-    In training each ``draw`` uses up two draws of its source, whatever the rates: the first is the mask of the input,
-    ``DropoutMask((gates, batch, features), dropout, key=key, call=call)``, and the second that of the state, of shape
-    ``(gates, batch, units)`` and rate ``recurrent_dropout``. With ``per_gate=False`` the first axis is left out.
+    In training each ``draw`` takes two call numbers of the stream, whatever the rates. The first gives the mask of the
+    input, ``DropoutMask((gates, batch, features), dropout, key=rng.key, call=call)``, and the second that of the state,
+    of shape (gates, batch, units) and rate ``recurrent_dropout``. With ``per_gate=False`` the first axis is left out.
 
     A rate of 1 drops everything.
 
@@ -279,6 +356,8 @@ class RecurrentDropout(_Switched):
     2
     """
 
+    _PROBABILITIES = ("dropout", "recurrent_dropout")
+
     dropout = _Probability()
     recurrent_dropout = _Probability()
 
@@ -290,12 +369,13 @@ class RecurrentDropout(_Switched):
         gates: int = 4,
         per_gate: bool = True,
         rng: RNG = None,
+        always: bool = False,
     ) -> None:
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.gates = _arguments.count(gates, "gates")
-        self.per_gate = bool(per_gate)
-        super().__init__(rng)
+        self.per_gate = _arguments.flag(per_gate, "per_gate")
+        super().__init__(rng, always)
 
     def draw(self, batch: int, features: int, units: int) -> RecurrentMasks:
         """The masks of the next batch.
@@ -314,21 +394,21 @@ class RecurrentDropout(_Switched):
         features = _arguments.unsigned(features, "features", 31)
         units = _arguments.unsigned(units, "units", 31)
         gates, per_gate = self.gates, self.per_gate
-        if not self.training:
+        if not self.is_stochastic:
             return RecurrentMasks(
                 GateMasks(gates, batch, features, per_gate, 0.0, 0, 0),
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),
             )
-        source = _streams.source(self.rng)
+        stream = self._stream
         return RecurrentMasks(
-            GateMasks(gates, batch, features, per_gate, self.dropout, *source.next_draw()),
-            GateMasks(gates, batch, units, per_gate, self.recurrent_dropout, *source.next_draw()),
+            GateMasks(gates, batch, features, per_gate, self.dropout, *stream.next_draw()),
+            GateMasks(gates, batch, units, per_gate, self.recurrent_dropout, *stream.next_draw()),
         )
 
     def __repr__(self) -> str:
         return (
-            f"RecurrentDropout({self.dropout}, {self.recurrent_dropout}, gates={self.gates}, "
-            f"per_gate={self.per_gate}, rng={self.rng!r})"
+            f"RecurrentDropout({self.dropout}, {self.recurrent_dropout}, gates={self.gates}, per_gate={self.per_gate}, "
+            f"rng={self.rng!r}, always={self.always}){'' if self.training else '.eval()'}"
         )
 
 
@@ -365,7 +445,10 @@ class StepMasks(NamedTuple):
         return _backward(self.input, dx, "dx")
 
 
-class DropoutWrapper(_Switched):
+_KINDS = ("input", "state", "output")  # what a wrapper drops, in the order in which it does
+
+
+class DropoutWrapper(_Stochastic):
     """A cell whose input, output and new state are dropped, as TensorFlow 1's ``tf.nn.rnn_cell.DropoutWrapper`` does.
 
     The wrapper is a cell itself: ``y, state = wrapper(x, state)``. What it drops of the output goes to the next layer
@@ -388,8 +471,12 @@ class DropoutWrapper(_Switched):
         of bools says it at once; True stands for everything below it. By default all is dropped but the ``c`` of every
         LSTMState.
     rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-        Where the masks come from. An int or a SeedSequence is the seed of a stream of the object's own. None is the
-        module's stream.
+        Where the object's stream comes from. None takes fresh entropy from the operating system. An int or a
+        SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive draws give
+        successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
+        with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
+    always : bool
+        Draw in inference too, as Monte-Carlo dropout does.
 
     Attributes
     ----------
@@ -397,22 +484,25 @@ class DropoutWrapper(_Switched):
         May be set between steps: the call numbers that follow do not depend on them.
     cell, variational_recurrent, dropout_state_filter
         As given.
-    rng
-        As given, or the PhiloxStream that an int made. The wrapper pickles with it, with its cell and the masks that it
-        holds.
+    rng : PhiloxStream
+        The stream. It can be set later, to all that the parameter may be; a stream of another key has other masks.
     training : bool
-        Set by ``train()`` and ``eval()``, which go on to a cell that is a wrapper. Outside training a step is the
-        cell's own.
+        True at first. ``train()`` and ``eval()`` set it, and that of a cell that is a wrapper too. Outside training a
+        step is the cell's own.
+    always : bool
+        As given; it can be set later.
+    is_stochastic : bool
+        Whether masks would be drawn, here and now.
     masks : StepMasks or None
         Of the last step; None before the first. To differentiate through time keep those of each step: they are
         recipes of a few numbers, and say themselves how a backward pass uses them.
 
     Notes
     -----
-    In training each step uses up one draw of its source for each array: those of the input, then those of the new
-    state, then those of the output, in the order of the structure, where a dict's keys are sorted. They are used up
-    whatever the keep_probs and the filter, so that changing one does not shift the masks of the others. With
-    ``variational_recurrent`` the first step of a sequence does this, and the others nothing.
+    In training each step takes a call number of the stream for each array: for those of the input, then for those of
+    the new state, then for those of the output, in the order of the structure, where a dict's keys are sorted. It takes
+    them whatever the keep_probs and the filter are, so that changing one does not shift the masks of the others. With
+    ``variational_recurrent`` the first step of a sequence does this, and the others take none.
 
     The variational form is that of Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in
     recurrent neural networks", NIPS 2016, with TensorFlow's choice of one mask for the whole batch.
@@ -431,6 +521,8 @@ class DropoutWrapper(_Switched):
     True
     """
 
+    _PROBABILITIES = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
+
     input_keep_prob = _Probability()
     output_keep_prob = _Probability()
     state_keep_prob = _Probability()
@@ -445,6 +537,7 @@ class DropoutWrapper(_Switched):
         dropout_state_filter: Any = None,
         *,
         rng: RNG = None,
+        always: bool = False,
     ) -> None:
         if not callable(cell):
             raise TypeError(f"cell must be a callable (x, state) -> (y, state), got {cell!r}")
@@ -452,14 +545,15 @@ class DropoutWrapper(_Switched):
         self.input_keep_prob = input_keep_prob
         self.output_keep_prob = output_keep_prob
         self.state_keep_prob = state_keep_prob
-        self.variational_recurrent = bool(variational_recurrent)
+        self.variational_recurrent = _arguments.flag(variational_recurrent, "variational_recurrent")
         if dropout_state_filter is not None and not callable(dropout_state_filter):
             for flag in _leaves(dropout_state_filter):
                 _check_flag(flag)
         self.dropout_state_filter = dropout_state_filter
         self.masks: StepMasks | None = None
-        self._held: dict[str, list[tuple[int, int]]] = {}
-        super().__init__(rng)
+        # Call numbers of the sequence, by key, so that another stream gives other masks, and by what is dropped.
+        self._held: dict[tuple[int, str], list[int]] = {}
+        super().__init__(rng, always)
 
     def __call__(self, x: Any, state: Any) -> tuple[Any, Any]:
         """One step: the cell's ``(y, state)``, with what is to be dropped dropped."""
@@ -469,7 +563,7 @@ class DropoutWrapper(_Switched):
             raise TypeError(f"cell must return a pair (y, state), got {type(result).__name__}")
         y, state = result
         is_dropped = None
-        if self.training and self.state_keep_prob < 1.0:
+        if self.is_stochastic and self.state_keep_prob < 1.0:
             is_dropped = _chosen(self.dropout_state_filter, state)
         state, of_state = self._dropped("state", state, self.state_keep_prob, is_dropped)
         y, of_output = self._dropped("output", y, self.output_keep_prob)
@@ -487,7 +581,7 @@ class DropoutWrapper(_Switched):
         return self
 
     def train(self, mode: bool = True) -> Self:
-        if isinstance(self.cell, _Switched):
+        if isinstance(self.cell, _Stochastic):
             self.cell.train(mode)
         return super().train(mode)
 
@@ -496,7 +590,7 @@ class DropoutWrapper(_Switched):
     ) -> tuple[Any, Any]:
         """Arrays with their elements dropped, and the masks, both in the structure in which the arrays came."""
         leaves = _leaves(values)
-        rate = 1.0 - keep_prob if self.training else 0.0
+        rate = 1.0 - keep_prob if self.is_stochastic else 0.0
         rates = [rate] * len(leaves) if is_dropped is None else [rate if dropped else 0.0 for dropped in is_dropped]
         # All that may be wrong with the arrays is seen before anything is drawn.
         for i, leaf in enumerate(leaves):
@@ -508,36 +602,52 @@ class DropoutWrapper(_Switched):
                         f"got {leaves[i].shape}"
                     )
         masks = []
-        for i, (key, call) in enumerate(self._draws(kind, len(leaves))):
+        for i, call in enumerate(self._calls(kind, len(leaves))):
             shape = np.shape(leaves[i])
-            noise_shape = (1, *shape[1:]) if self.variational_recurrent and rates[i] > 0.0 else None
-            masks.append(_whole(shape, rates[i], key, call, noise_shape if noise_shape != shape else None))
+            is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
+            masks.append(_whole(shape, rates[i], self.rng.key, call, (1, *shape[1:]) if is_shared else None))
             if rates[i] > 0.0:
                 leaves[i] = masks[i].apply(leaves[i])
         return _packed(values, iter(leaves)), _packed(values, iter(masks))
 
-    def _draws(self, kind: str, n: int) -> list[tuple[int, int]]:
-        """(key, call) for each of n arrays: new ones, or those of the sequence."""
-        if not self.training:
-            return [(0, 0)] * n
-        held = self._held.get(kind) if self.variational_recurrent else None
+    def _calls(self, kind: str, n: int) -> list[int]:
+        """Call numbers for n arrays: new ones, or those of the sequence."""
+        if not self.is_stochastic:
+            return [0] * n
+        held = self._held.get((self.rng.key, kind)) if self.variational_recurrent else None
         if held is not None and len(held) != n:
             raise ValueError(
                 f"the {kind} of the cell must hold the same number of arrays at each step of a sequence, got {n} after "
                 f"{len(held)}: call start_sequence() before a new one"
             )
         if held is None:
-            source = _streams.source(self.rng)
-            held = [source.next_draw() for _ in range(n)]
+            held = [self.rng.next_draw()[1] for _ in range(n)]
             if self.variational_recurrent:
-                self._held[kind] = held
+                self._held[self.rng.key, kind] = held
         return held
+
+    def state_dict(self) -> dict[str, Any]:
+        held = {f"{kind}_calls": list(self._held.get((self.rng.key, kind), ())) for kind in _KINDS}
+        return {**super().state_dict(), **held}
+
+    def _load(self, values: dict[str, Any]) -> None:
+        held = {}
+        for kind in _KINDS:
+            name = f"{kind}_calls"
+            if not isinstance(values[name], (list, tuple)):
+                raise TypeError(f"{name} must be a list of ints, got {values[name]!r}")
+            calls = [_arguments.unsigned(call, name, _arguments.CALL_BITS) for call in values[name]]
+            if calls:
+                held[kind] = calls
+        super()._load(values)
+        self._held = {(self.rng.key, kind): calls for kind, calls in held.items()}
 
     def __repr__(self) -> str:
         return (
             f"DropoutWrapper({self.cell!r}, input_keep_prob={self.input_keep_prob}, "
             f"output_keep_prob={self.output_keep_prob}, state_keep_prob={self.state_keep_prob}, "
-            f"variational_recurrent={self.variational_recurrent}, rng={self.rng!r})"
+            f"variational_recurrent={self.variational_recurrent}, dropout_state_filter={self.dropout_state_filter!r}, "
+            f"rng={self.rng!r}, always={self.always}){'' if self.training else '.eval()'}"
         )
 
 

@@ -3,6 +3,7 @@
 
 import copy
 import itertools
+import json
 import pickle
 from collections import OrderedDict
 from typing import NamedTuple
@@ -97,19 +98,24 @@ def test_an_int_seeds_a_stream():
     assert [dropout.draw(BATCH, FEATURES, UNITS).input.call for _ in range(3)] == [0, 2, 4]
 
 
-def test_a_generator_gives_a_key_for_each_kind():
+@pytest.mark.parametrize("make", [RecurrentDropout, lambda rng: DropoutWrapper(cell, rng=rng)])
+def test_a_generator_gives_a_key_once(make):
     generator = np.random.default_rng(5)
-    masks = RecurrentDropout(0.5, 0.5, rng=copy.deepcopy(generator)).draw(BATCH, FEATURES, UNITS)
-    keys = [int(generator.integers(0, 1 << 64, dtype=np.uint64)) for _ in range(2)]
-    assert [masks.input.key, masks.state.key] == keys
-    assert masks.input.call == masks.state.call == 0
+    key = int(copy.deepcopy(generator).integers(0, 1 << 64, dtype=np.uint64))
+    dropout = make(rng=generator)
+    assert (dropout.rng.key, dropout.rng.call) == (key, 0)
 
 
-def test_without_rng_the_modules_stream_is_used():
-    calls = fastdrop._streams._default.call
-    masks = RecurrentDropout(0.5).draw(BATCH, FEATURES, UNITS)
-    assert masks.input.key == fastdrop._streams._default.key
-    assert (masks.input.call, fastdrop._streams._default.call) == (calls, calls + 2)
+def test_without_rng_each_object_has_a_stream_of_its_own():
+    assert len({RecurrentDropout().rng.key, RecurrentDropout().rng.key, DropoutWrapper(cell).rng.key}) == 3
+
+
+def test_a_stream_is_shared_and_can_be_set():
+    stream = PhiloxStream(7)
+    dropout = RecurrentDropout(rng=stream)
+    assert dropout.rng is stream
+    dropout.rng = 8
+    assert (dropout.rng.key, dropout.rng.call) == (PhiloxStream(8).key, 0)
 
 
 @pytest.mark.parametrize("rates", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (1.0, 1.0)])
@@ -131,6 +137,14 @@ def test_evaluation_keeps_everything_and_draws_nothing():
     assert dropout.rng.call == 0
     assert dropout.train() is dropout
     assert dropout.draw(BATCH, FEATURES, UNITS).input.call == 0
+
+
+def test_always_draws_in_evaluation_too():
+    dropout = RecurrentDropout(0.5, 0.5, rng=7, always=True).eval()
+    assert dropout.is_stochastic
+    assert dropout.draw(BATCH, FEATURES, UNITS) == RecurrentDropout(0.5, 0.5, rng=7).draw(BATCH, FEATURES, UNITS)
+    dropout.always = False
+    assert not dropout.is_stochastic
 
 
 # RecurrentDropout: what can be done with them
@@ -300,6 +314,63 @@ def test_a_checkpoint_continues_with_the_next_masks():
         assert restored.draw(BATCH, FEATURES, UNITS) == copy.deepcopy(dropout).draw(BATCH, FEATURES, UNITS)
 
 
+# What a saved state may go through.
+SAVED = {
+    "as it is": lambda state, path: state,
+    "json": lambda state, path: json.loads(json.dumps(state)),
+    "savez": lambda state, path: through_savez(state, path / "state.npz"),
+}
+
+
+def through_savez(state, path):
+    np.savez(path, **state)
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
+def test_a_state_brings_back_rates_and_stream(saved, tmp_path):
+    dropout = RecurrentDropout(0.5, 0.25, rng=7)
+    dropout.draw(BATCH, FEATURES, UNITS)
+    state = saved(dropout.state_dict(), tmp_path)
+    expected = dropout.draw(BATCH, FEATURES, UNITS)
+    restored = RecurrentDropout(rng=8)
+    stream = restored.rng
+    restored.load_state_dict(state)
+    assert restored.draw(BATCH, FEATURES, UNITS) == expected
+    assert restored.rng is stream  # which other objects may share
+
+
+def test_the_state_of_a_used_up_stream_can_be_saved():
+    dropout = RecurrentDropout(0.5, rng=PhiloxStream.from_key(KEY, (1 << 56) - 2))
+    dropout.draw(BATCH, FEATURES, UNITS)
+    restored = RecurrentDropout()
+    restored.load_state_dict(dropout.state_dict())
+    with pytest.raises(ValueError, match="used up its 2\\*\\*56 calls"):
+        restored.draw(BATCH, FEATURES, UNITS)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"layer": "DropoutWrapper"}, ValueError, "layer must be 'RecurrentDropout' in a state for this object"),
+        ({"dropout": 2.0}, ValueError, "dropout must be from 0 to 1, got 2.0"),
+        ({"key": -1}, ValueError, "key must be from 0 to"),
+        ({"call": 0.5}, TypeError, "call must be an int from 0 to"),
+        ({"call": (1 << 56) + 1}, ValueError, "call must be from 0 to"),
+        ({"more": 1}, ValueError, "state must hold layer, dropout, recurrent_dropout, key, call and nothing else, got"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change, error, message):
+    dropout = RecurrentDropout(0.5, 0.25, rng=7)
+    before = dropout.state_dict()
+    with pytest.raises(error, match=message):
+        dropout.load_state_dict({**before, "dropout": 0.1, "call": 5, **change})
+    with pytest.raises(TypeError, match=r"state must be a mapping with layer, .* of type list"):
+        dropout.load_state_dict([before])
+    assert dropout.state_dict() == before
+
+
 def test_drawn_masks_pickle_as_numbers(implementation):
     masks = RecurrentDropout(0.5, 0.5, rng=7).draw(32, 100, 100)
     pickled = pickle.dumps(masks)
@@ -325,6 +396,8 @@ def test_drawn_masks_are_immutable():
         ({"recurrent_dropout": -0.1}, ValueError, "recurrent_dropout must be from 0 to 1, got -0.1"),
         ({"gates": 0}, ValueError, "gates must be at least 1, got 0"),
         ({"gates": 4.0}, TypeError, "gates must be an int of at least 1, got 4.0 of type float"),
+        ({"per_gate": 1}, TypeError, "per_gate must be True or False, got 1 of type int"),
+        ({"always": None}, TypeError, "always must be True or False, got None"),
         ({"rng": "seed"}, TypeError, "rng must be None, an int"),
         ({"rng": -1}, ValueError, "rng must be at least 0, got -1"),
     ],
@@ -559,6 +632,12 @@ def test_evaluation_in_the_middle_of_a_sequence_does_not_change_its_masks():
     assert steps(wrapper.train(), 1)[0][2] == before
 
 
+def test_always_drops_in_evaluation_too():
+    wrapper = DropoutWrapper(cell, 0.9, 0.5, 0.7, rng=7, always=True).eval()
+    got = [masks for _, _, masks in steps(wrapper)]
+    assert got == [masks for _, _, masks in steps(DropoutWrapper(cell, 0.9, 0.5, 0.7, rng=7))]
+
+
 def test_keep_probs_can_be_set_between_steps():
     wrapper = DropoutWrapper(cell, output_keep_prob=0.9, rng=7)
     steps(wrapper, 1)
@@ -783,6 +862,50 @@ def test_a_checkpoint_in_the_middle_of_a_sequence_continues_with_the_masks_that_
     assert [masks for _, _, masks in steps(restored)] == expected
 
 
+@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
+@pytest.mark.parametrize("variational", [False, True])
+@pytest.mark.parametrize("n", [0, 2])
+def test_a_state_brings_back_keep_probs_stream_and_held_masks(variational, n, saved, tmp_path):
+    wrapper = DropoutWrapper(cell, 0.9, 0.5, 0.5, variational, rng=7)
+    steps(wrapper, n)
+    state = saved(wrapper.state_dict(), tmp_path)
+    restored = DropoutWrapper(cell, variational_recurrent=variational, rng=8)
+    steps(restored, 1)
+    restored.load_state_dict(state)
+    assert restored.state_dict() == wrapper.state_dict()
+    expected = [masks for _, _, masks in steps(wrapper)]
+    assert [masks for _, _, masks in steps(restored)] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"layer": "RecurrentDropout"}, ValueError, "layer must be 'DropoutWrapper' in a state for this object"),
+        ({"state_keep_prob": "1"}, TypeError, "state_keep_prob must be a real number from 0 to 1, got '1'"),
+        ({"input_calls": 3}, TypeError, "input_calls must be a list of ints, got 3"),
+        ({"output_calls": [0.5]}, TypeError, "output_calls must be an int from 0 to"),
+        ({"output_calls": [-1]}, ValueError, "output_calls must be from 0 to"),
+        ({"call": -1}, ValueError, "call must be from 0 to"),
+    ],
+)
+def test_a_wrappers_state_that_does_not_fit_changes_nothing(change, error, message):
+    wrapper = DropoutWrapper(cell, 0.9, 0.5, 0.5, True, rng=7)
+    steps(wrapper, 1)
+    before = wrapper.state_dict()
+    with pytest.raises(error, match=message):
+        wrapper.load_state_dict({**before, "input_keep_prob": 0.1, "state_calls": [8, 9], "call": 5, **change})
+    assert wrapper.state_dict() == before
+
+
+def test_another_stream_gives_a_sequence_other_masks():
+    wrapper = DropoutWrapper(cell, 0.5, variational_recurrent=True, rng=7)
+    before = steps(wrapper, 1)[0][2]
+    wrapper.rng = 8
+    after = steps(wrapper, 1)[0][2]
+    assert after.input.key == PhiloxStream(8).key != before.input.key
+    assert wrapper.rng.call == 4
+
+
 def test_wrappers_that_share_a_stream_still_share_it_after_a_checkpoint():
     stream = PhiloxStream(7)
     forward, backward = pickle.loads(pickle.dumps([DropoutWrapper(cell, 0.5, rng=stream) for _ in range(2)]))
@@ -799,6 +922,8 @@ def test_wrappers_that_share_a_stream_still_share_it_after_a_checkpoint():
         ({"state_keep_prob": None}, TypeError, "state_keep_prob must be a real number from 0 to 1, got None"),
         ({"dropout_state_filter": (True, 1)}, TypeError, "dropout_state_filter must say True or False.* got 1"),
         ({"dropout_state_filter": LSTMState(c=None, h=True)}, TypeError, "dropout_state_filter must .* got None"),
+        ({"variational_recurrent": "yes"}, TypeError, "variational_recurrent must be True or False, got 'yes'"),
+        ({"always": 1}, TypeError, "always must be True or False, got 1"),
         ({"rng": 0.5}, TypeError, "rng must be None, an int"),
     ],
 )
