@@ -49,6 +49,24 @@ def probability(value: Any, name: str) -> float:
     return number
 
 
+def finite(value: Any, name: str) -> float:
+    """A float that is neither infinite nor NaN."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {_described(value)}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
+def standard_deviation(value: Any) -> float:
+    """A finite float of at least 0."""
+    number = finite(value, "stddev")
+    if number < 0.0:
+        raise ValueError(f"stddev must be at least 0, got {value!r}")
+    return number
+
+
 def float_array(x: Any, name: str = "x") -> np.ndarray:
     """An ndarray, or a subclass, of a dtype that has kernels."""
     if not isinstance(x, np.ndarray):
@@ -70,12 +88,12 @@ def _advice(dtype: np.dtype) -> str:
     return "; if its elements are numbers, pass x.astype(np.float32)"
 
 
-def output(out: Any, x: np.ndarray) -> None:
+def output(out: Any, x: np.ndarray, name: str = "x") -> None:
     """``out`` can take the result for x."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_described(out)}")
     if out.shape != x.shape:
-        raise ValueError(f"out must have the shape of x, {x.shape}, got {out.shape}")
+        raise ValueError(f"out must have the shape of {name}, {x.shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
     is_number = out.dtype.kind in "fc" or out.dtype.name == "bfloat16"
@@ -123,6 +141,36 @@ def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] |
         )
     full = tuple(own if n is None else n for n, own in zip(lengths, shape, strict=True))
     return None if full == shape else full
+
+
+def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
+    """Distinct axes of an array of ndim dimensions, from 0 on, given as an int or a sequence of ints."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not all(is_index(axis) for axis in given):
+        raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
+    if any(not -ndim <= axis < ndim for axis in given):
+        raise ValueError(f"{name} must be axes of an array of {ndim} dimensions, got {value!r}")
+    found = tuple(operator.index(axis) % ndim for axis in given)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} must not name an axis twice, got {value!r}")
+    return found
+
+
+def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def alike(other: Any, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
+    """An array of x's shape and dtype, but for the order of bytes."""
+    other = float_array(other, name)
+    if other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
+        raise TypeError(f"{name} must have the dtype of {x_name}, {x.dtype}, got {other.dtype}")
+    if other.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {other.shape}")
+    return other
 
 
 def unsigned(value: Any, name: str, bits: int) -> int:
