@@ -698,7 +698,7 @@ def _pairs(structure: Any, other: Any, name: str) -> Iterator[tuple[Any, Any]]:
 
 def _backward(masks: Any, gradients: Any, name: str) -> Any:
     pairs = _pairs(masks, gradients, name)
-    return _packed(masks, (mask.apply(dy) if mask.rate > 0.0 else dy for mask, dy in pairs))
+    return _packed(masks, (mask.backward(dy) if mask.rate > 0.0 else dy for mask, dy in pairs))
 
 
 def _outline(structure: Any) -> str:

@@ -838,7 +838,7 @@ def test_gradients_may_come_in_other_sequences_and_leave_in_those_of_the_arrays(
         (lambda m, a: m.backward_outputs(a, a), r"dstate must have the structure LSTMState\(.*\), got \.\.\."),
         (lambda m, a: m.backward_outputs(a, (a, a, a)), r"dstate must have the structure LSTMState"),
         (lambda m, a: m.backward_outputs(a, {"c": a, "h": a}), r"dstate must have the structure LSTMState"),
-        (lambda m, a: m.backward_outputs(a[:1], (a, a)), r"x must have the shape of the mask, \(4, 6\), got \(1, 6\)"),
+        (lambda m, a: m.backward_outputs(a[:1], (a, a)), r"dy must have the shape of the mask, \(4, 6\), got \(1, 6\)"),
     ],
 )
 def test_gradients_must_have_the_structure_of_the_masks(call, message):
