@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 import fastdrop
 from fastdrop import _arguments, _engine, _streams
+from fastdrop._layers import TrainingMode
 from fastdrop._masks import Dims, DropoutMask, _whole
 from fastdrop._streams import RNG, PhiloxStream
 
@@ -42,7 +43,7 @@ class _Probability:
         instance.__dict__[self._name] = _arguments.probability(value, self._name)
 
 
-class _Stochastic:
+class _Stochastic(TrainingMode):
     """What draws in training, from a stream of its own, and can go on from a checkpoint.
 
     A subclass names the numbers from 0 to 1 that belong to its state.
@@ -50,12 +51,8 @@ class _Stochastic:
 
     _PROBABILITIES: ClassVar[tuple[str, ...]]
 
-    training: bool
-    always: bool
-
     def __init__(self, rng: RNG, always: bool) -> None:
-        self.training = True
-        self.always = _arguments.flag(always, "always")
+        super().__init__(always)
         self.rng = rng  # last, so that a Generator is drawn from only where nothing else is wrong
 
     @property
@@ -66,20 +63,6 @@ class _Stochastic:
     def rng(self, rng: RNG) -> None:
         source = PhiloxStream() if rng is None else _streams.source(rng)
         self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
-
-    def train(self, mode: bool = True) -> Self:
-        """Draw from now on, or with ``mode=False`` stop it; return the object."""
-        self.training = _arguments.flag(mode, "mode")
-        return self
-
-    def eval(self) -> Self:
-        """Change to inference; return the object."""
-        return self.train(False)
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether masks would be drawn, here and now."""
-        return self.training or self.always
 
     def state_dict(self) -> dict[str, Any]:
         """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
@@ -312,7 +295,7 @@ class RecurrentDropout(_Stochastic):
         successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
         with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
     always : bool
-        Draw in inference too, as Monte-Carlo dropout does.
+        Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).
 
     Attributes
     ----------
@@ -476,7 +459,7 @@ class DropoutWrapper(_Stochastic):
         successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
         with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
     always : bool
-        Draw in inference too, as Monte-Carlo dropout does.
+        Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).
 
     Attributes
     ----------
@@ -487,8 +470,8 @@ class DropoutWrapper(_Stochastic):
     rng : PhiloxStream
         The stream. It can be set later, to all that the parameter may be; a stream of another key has other masks.
     training : bool
-        True at first. ``train()`` and ``eval()`` set it, and that of a cell that is a wrapper too. Outside training a
-        step is the cell's own.
+        True at first. ``train()`` and ``eval()`` set it, and that of a cell that is a wrapper too. Outside training
+        a step is the cell's own.
     always : bool
         As given; it can be set later.
     is_stochastic : bool
@@ -581,7 +564,7 @@ class DropoutWrapper(_Stochastic):
         return self
 
     def train(self, mode: bool = True) -> Self:
-        if isinstance(self.cell, _Stochastic):
+        if isinstance(self.cell, TrainingMode):
             self.cell.train(mode)
         return super().train(mode)
 

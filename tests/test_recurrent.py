@@ -147,6 +147,22 @@ def test_always_draws_in_evaluation_too():
     assert not dropout.is_stochastic
 
 
+def test_monte_carlo_passes_draw_new_masks_where_they_are_asked_for():
+    dropout = RecurrentDropout(0.5, rng=7).eval()
+    wrapper = DropoutWrapper(cell, output_keep_prob=0.5, rng=7).eval()
+    x = numbers(BATCH, UNITS)
+
+    def net(x):
+        wrapper.start_sequence()
+        y, _ = wrapper(dropout.draw(BATCH, UNITS, UNITS).input.apply(x)[0], zeros())
+        return y
+
+    assert not fastdrop.mc_predict(net, x, 5).variance.any()
+    with fastdrop.stochastic(dropout, wrapper):
+        assert (fastdrop.mc_predict(net, x, 50).variance > 0).all()
+    assert (dropout.rng.call, wrapper.rng.call) == (100, 200)
+
+
 # RecurrentDropout: what can be done with them
 
 
