@@ -36,6 +36,12 @@ class Options(NoiseOptions, total=False):
     keep_prob: float | None
 
 
+class ChannelOptions(Options, total=False):
+    """Those of ``dropout2d``."""
+
+    data_format: DataFormat
+
+
 class ElementOptions(Options, total=False):
     """Those of ``dropout``."""
 
@@ -149,25 +155,26 @@ def dropout(
     if mode is not UPSCALE:
         _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
     source = _streams.source(rng)
-    if not training:
-        mask = _whole(x.shape, 0.0, 0, 0, None, 1.0 - rate if mode == DOWNSCALE else None)
-        y = mask.apply(x, out)
-        return (y, mask) if return_mask else y
-    y = out if out is not None else _engine.result_for(x) if rate > 0.0 else x
+    if return_mask or noise_shape is not None or mode is not UPSCALE or not training or rate == 0.0:
+        return _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask)
+    # What is called most takes the shortest way.
+    y = out if out is not None else _engine.result_for(x)
     key, call = source.next_draw()
-    mask = None
-    if return_mask or noise_shape is not None:
-        mask = _whole(x.shape, rate, key, call, noise_shape, 1.0 if mode == DOWNSCALE else None)
-    if rate == 0.0:
-        y = _engine.copied(x, out)
+    threshold, scale = _engine.threshold_and_scale(rate)
+    _engine.apply(x, y, key, call, threshold, scale)
+    return y
+
+
+def _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask):
+    """``dropout`` with checked arguments, by way of a mask."""
+    if training:
+        y = out if out is not None or rate == 0.0 else _engine.result_for(x)
+        key, call = source.next_draw()
+        mask = _whole(x.shape, rate, key, call, noise_shape, None if mode == UPSCALE else 1.0)
     else:
-        threshold, scale = _engine.threshold_and_scale(rate)
-        if mode == DOWNSCALE:
-            scale = 1.0
-        if noise_shape is None:
-            _engine.apply(x, y, key, call, threshold, scale)
-        else:
-            _engine.apply(x, y, key, call, threshold, scale, *mask.places())
+        y = out
+        mask = _whole(x.shape, 0.0, 0, 0, None, None if mode == UPSCALE else 1.0 - rate)
+    y = mask._scaled(x, y, mask.scale)
     return (y, mask) if return_mask else y
 
 
@@ -181,21 +188,11 @@ def _without_axes(shape: tuple[int, ...], noise_shape: Any, shared_axes: Any) ->
 
 @overload
 def dropout1d(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    data_format: DataFormat = ...,
-    return_mask: Literal[False] = ...,
-    **options: Unpack[Options],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout1d(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    data_format: DataFormat = ...,
-    return_mask: Literal[True],
-    **options: Unpack[Options],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout1d(
     x,
@@ -230,21 +227,11 @@ def dropout1d(
 
 @overload
 def dropout2d(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    data_format: DataFormat = ...,
-    return_mask: Literal[False] = ...,
-    **options: Unpack[Options],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout2d(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    data_format: DataFormat = ...,
-    return_mask: Literal[True],
-    **options: Unpack[Options],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout2d(
     x,
@@ -293,21 +280,11 @@ def dropout2d(
 
 @overload
 def dropout3d(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    data_format: DataFormat = ...,
-    return_mask: Literal[False] = ...,
-    **options: Unpack[Options],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout3d(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    data_format: DataFormat = ...,
-    return_mask: Literal[True],
-    **options: Unpack[Options],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout3d(
     x,
@@ -374,7 +351,7 @@ def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True,
     x = _arguments.operand(x, out)
     if x.ndim == 0:
         raise ValueError("x must have samples along its first dimension, got an array of no dimension")
-    return _dropout_along(range(1, x.ndim), x, rate, keep_prob, training, rng, out, return_mask)
+    return _dropout_along(1, x.ndim, x, rate, keep_prob, training, rng, out, return_mask)
 
 
 @overload
@@ -421,7 +398,7 @@ def dropconnect(
            [4., 0., 0.]])
     """
     weights = _arguments.operand(weights, out, "weights")
-    return _dropout_along((), weights, rate, keep_prob, training, rng, out, return_mask)
+    return _dropout_along(0, 0, weights, rate, keep_prob, training, rng, out, return_mask)
 
 
 @overload
@@ -466,7 +443,7 @@ def embedding_dropout(
     table = _arguments.operand(table, out, "table")
     if table.ndim != 2:
         raise ValueError(f"table must have two dimensions, (words, features), got shape {table.shape}")
-    return _dropout_along(1, table, rate, keep_prob, training, rng, out, return_mask)
+    return _dropout_along(1, 2, table, rate, keep_prob, training, rng, out, return_mask)
 
 
 def _dropout_channels(lengths, x, rate, data_format, keep_prob, training, rng, out, return_mask):
@@ -479,12 +456,12 @@ def _dropout_channels(lengths, x, rate, data_format, keep_prob, training, rng, o
             f"x must have shape (N, {', '.join(sample)}) or ({', '.join(sample)}) in dropout{len(lengths)}d with "
             f"{data_format}, got {x.shape}"
         )
-    axes = [axis for axis, letter in enumerate(sample, -len(sample)) if letter != "C"]
-    return _dropout_along(axes, x, rate, keep_prob, training, rng, out, return_mask)
+    first = x.ndim - len(sample) + sample.index(lengths)
+    return _dropout_along(first, first + len(lengths), x, rate, keep_prob, training, rng, out, return_mask)
 
 
-def _dropout_along(axes, x, rate, keep_prob, training, rng, out, return_mask):
-    """Dropout with one decision along these axes."""
-    return dropout(
-        x, rate, keep_prob=keep_prob, training=training, shared_axes=axes, rng=rng, out=out, return_mask=return_mask
-    )
+def _dropout_along(first, last, x, rate, keep_prob, training, rng, out, return_mask):
+    """``dropout`` with one decision along the axes from first to before last, with x and out checked."""
+    rate = _arguments.rate_of(rate, keep_prob)
+    noise_shape = x.shape[:first] + (1,) * (last - first) + x.shape[last:]
+    return _with_mask(x, rate, noise_shape, UPSCALE, training, _streams.source(rng), out, return_mask)

@@ -17,27 +17,32 @@ from fastdrop._operations import Operation
 Dims: TypeAlias = tuple[tuple[int, int], ...] | None
 
 
+def _in_state(position: int) -> Any:
+    """An attribute that stands in a mask's state."""
+    return property(lambda mask: mask._state[position])
+
+
 class _Mask:
     """What masks of all kinds are: a key, a call number, and where the elements lie in the stream."""
 
-    _STATE: tuple[str, ...]
-    __slots__ = ("shape", "key", "call", "_offset", "_strides", "_dims")
+    # One tuple holds all that a mask is: layers make one at every call, and setting nine attributes took a microsecond.
+    __slots__ = ("_state",)
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
-    shape: tuple[int, ...]
-    key: int | None
-    call: int | None
-    _offset: int  # of the first element, in the stream
-    _strides: tuple[int, ...]  # there, in elements; 0 along a dimension that shares its decisions
-    _dims: Dims  # what follows from shape and _strides, as Kernels take it
+    _state: tuple
+    shape: tuple[int, ...] = _in_state(0)
+    key: int | None = _in_state(1)
+    call: int | None = _in_state(2)
+    _offset: int = _in_state(3)  # of the first element, in the stream
+    _strides: tuple[int, ...] = _in_state(4)  # there, in elements; 0 along a dimension that shares its decisions
 
-    def _fill(self, *values: Any) -> None:
-        for name, value in zip(self._STATE, values, strict=True):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "_dims", _collapsed(self.shape, self._strides))
+    def _fill(self, *state: Any) -> None:
+        object.__setattr__(self, "_state", state)
 
-    def _state(self) -> tuple:
-        return tuple(getattr(self, name) for name in self._STATE)
+    @property
+    def _dims(self) -> Dims:
+        """Where the elements lie, as Kernels take it."""
+        return _collapsed(self.shape, self._strides)
 
     @property
     def ndim(self) -> int:
@@ -70,8 +75,8 @@ class _Mask:
             if n is not None:
                 shape.append(n)
                 strides.append(stride)
-        part = {"shape": tuple(shape), "_offset": offset, "_strides": tuple(strides)}
-        return _restore(type(self), *(part.get(name, getattr(self, name)) for name in self._STATE))
+        _, key, call, _, _, *rest = self._state
+        return _restore(type(self), tuple(shape), key, call, offset, tuple(strides), *rest)
 
     @property
     def _is_whole(self) -> bool:
@@ -79,17 +84,13 @@ class _Mask:
         return self._offset == 0 and self._strides == _strides(self.shape, _noise_shape(self.shape, self._strides))
 
     def __eq__(self, other: object) -> bool:
-        return (
-            type(self) is type(other) and self._state() == other._state()
-            if isinstance(other, _Mask)
-            else NotImplemented
-        )
+        return type(self) is type(other) and self._state == other._state if isinstance(other, _Mask) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self), self._state()))
+        return hash((type(self), self._state))
 
     def __reduce__(self) -> tuple:
-        return _restore, (type(self), *self._state())
+        return _restore, (type(self), *self._state)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"masks are immutable: {name} can not be set")
@@ -140,12 +141,11 @@ class DropoutMask(_Mask):
     True
     """
 
-    _STATE = ("shape", "rate", "key", "call", "_offset", "_strides", "_bits", "_scale")
-    __slots__ = ("rate", "_bits", "_scale")
+    __slots__ = ()
 
-    rate: float
-    _bits: bytes | None  # keep bits from an array, in place of the stream
-    _scale: float | None  # None where it follows from the rate
+    rate: float = _in_state(5)
+    _bits: bytes | None = _in_state(6)  # keep bits from an array, in place of the stream
+    _scale: float | None = _in_state(7)  # None where it follows from the rate
 
     def __init__(
         self,
@@ -162,11 +162,11 @@ class DropoutMask(_Mask):
         rate = _arguments.probability(rate, "rate")
         self._fill(
             shape,
-            rate,
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, noise),
+            rate,
             None,
             None if scale is None else _unusual(_arguments.finite(scale, "scale"), rate),
         )
@@ -189,7 +189,7 @@ class DropoutMask(_Mask):
         if rate == 1.0 and keep.any():
             raise ValueError("rate must be below 1 where keep keeps any element, because the scale is 1 / (1 - rate)")
         bits = np.packbits(keep, axis=None, bitorder="little").tobytes()
-        return _restore(cls, keep.shape, rate, None, None, 0, _strides(keep.shape, None), bits, None)
+        return _restore(cls, keep.shape, None, None, 0, _strides(keep.shape, None), rate, bits, None)
 
     # What follows from the parameters
 
@@ -274,11 +274,8 @@ class DropoutMask(_Mask):
         dims = self._dims
         if self._bits is not None:
             return self._offset, dims, np.frombuffer(self._bits, np.uint8)
-        if dims is not None and any(stride == 0 for _, stride in dims):
-            # Decisions that many elements share are drawn once, and kept as bits for the time of the call.
-            span = 1 + sum((n - 1) * stride for n, stride in dims)
-            if span > 8 * self.size:  # a narrow part of a wide mask
-                return self._offset, dims, None
+        span = 0 if dims is None else _span(dims)
+        if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
             return 0, dims, fastdrop._kernels.keep_bits(span, *self._draw(), self.threshold, self._offset)
         return self._offset, dims, None
 
@@ -335,17 +332,8 @@ class AlphaMask(DropoutMask):
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
         scale, shift, fill = alpha_numbers(self.rate)
-        _engine.apply(
-            x,
-            result,
-            *self._draw(),
-            self.threshold,
-            scale,
-            *self.places(),
-            op=Operation.ALPHA_DROPOUT,
-            shift=shift,
-            fill=fill,
-        )
+        terms = {"op": Operation.ALPHA_DROPOUT, "shift": shift, "fill": fill}
+        _engine.apply(x, result, *self._draw(), self.threshold, scale, *self.places(), terms)
         return result
 
 
@@ -401,22 +389,21 @@ class GaussianMask(_Mask):
     array([ 8.868489, 10.589284, 12.773518], dtype=float32)
     """
 
-    _STATE = ("shape", "stddev", "key", "call", "_offset", "_strides", "additive")
-    __slots__ = ("stddev", "additive")
+    __slots__ = ()
 
-    stddev: float
-    additive: bool
+    stddev: float = _in_state(5)
+    additive: bool = _in_state(6)
 
     def __init__(self, shape: Any, stddev: float, *, key: int, call: int = 0, additive: bool = False) -> None:
         shape = _arguments.mask_shape(shape)
         self._fill(
             shape,
-            _arguments.standard_deviation(stddev),
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, None),
-            bool(additive),
+            _arguments.standard_deviation(stddev),
+            _arguments.flag(additive, "additive"),
         )
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -445,7 +432,7 @@ class GaussianMask(_Mask):
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
         op = Operation.GAUSSIAN_NOISE if self.additive else Operation.GAUSSIAN_DROPOUT
-        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, op=op)
+        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, None, {"op": op})
         return result
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
@@ -472,12 +459,17 @@ def _whole(
 ) -> Any:
     """A mask that its parameters say all about, which need no check."""
     scale = None if scale is None else _unusual(scale, rate)
-    return _restore(cls, shape, rate, key, call, 0, _strides(shape, noise_shape), None, scale)
+    return _restore(cls, shape, key, call, 0, _strides(shape, noise_shape), rate, None, scale)
 
 
 def _unusual(scale: float, rate: float) -> float | None:
     """None for the scale that follows from the rate, so that masks which do the same are equal."""
     return None if scale == _engine.threshold_and_scale(rate)[1] else scale
+
+
+def _whole_gaussian(shape: tuple[int, ...], key: int, call: int, stddev: float, additive: bool) -> GaussianMask:
+    """``_whole`` for normal numbers."""
+    return _restore(GaussianMask, shape, key, call, 0, _strides(shape, None), stddev, additive)
 
 
 def _restore(cls: type, *state: Any) -> Any:
@@ -493,6 +485,8 @@ def _noise_shape(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int,
     return None if noise == shape else noise
 
 
+# Networks draw masks of the same few shapes again and again.
+@functools.lru_cache
 def _strides(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """Steps in the stream, in elements, along each dimension: 0 along one that shares its decisions."""
     strides = []
@@ -503,6 +497,7 @@ def _strides(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tup
     return tuple(reversed(strides))
 
 
+@functools.lru_cache
 def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
     """(length, stride) of the fewest dimensions that say the same; None for elements that follow each other."""
     dims: list[tuple[int, int]] = []
@@ -515,6 +510,14 @@ def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
             dims.append((length, stride))
     follow_each_other = not dims or (len(dims) == 1 and dims[0][1] == 1) or 0 in shape
     return None if follow_each_other else tuple(dims)
+
+
+@functools.lru_cache
+def _span(dims: tuple[tuple[int, int], ...]) -> int:
+    """How many decisions to draw once for the time of a call, because elements share them; 0 where they do not."""
+    if all(stride != 0 for _, stride in dims):
+        return 0
+    return 1 + sum((n - 1) * stride for n, stride in dims)
 
 
 def _expanded(index: Any, shape: tuple[int, ...]) -> list[Any]:

@@ -469,6 +469,8 @@ BAD_GAUSSIAN_MASKS = [row for row in BAD_MASKS if {"rate", "noise_shape"}.isdisj
     case("stddev too large for a float", {"stddev": 10**400}, ValueError, "stddev", "finite", "10000"),
     case("stddev a string", {"stddev": "x"}, TypeError, "stddev", "real number", "'x'"),
     case("stddev a bool", {"stddev": False}, TypeError, "stddev", "real number", "False"),
+    case("additive a string", {"additive": "no"}, TypeError, "additive", "True or False", "'no'"),
+    case("additive an int", {"additive": 1}, TypeError, "additive", "True or False", "1 of type int"),
 ]
 
 
@@ -522,7 +524,7 @@ BAD_APPLICATIONS = [
     "mask",
     [
         *(MASK, MASK[:], DropoutMask((4, 5), 0, key=1), fastdrop.AlphaMask((4, 5), 0.5, key=1)),
-        *(fastdrop.GaussianMask((4, 5), stddev, key=1, additive=additive) for stddev in (0, 1) for additive in (0, 1)),
+        *(fastdrop.GaussianMask((4, 5), stddev, key=1, additive=flag) for stddev in (0, 1) for flag in (False, True)),
     ],
     ids=["plain", "sliced", "rate 0", "alpha", "stddev 0", "stddev 0, additive", "Gaussian", "additive"],
 )
