@@ -224,9 +224,10 @@ def axes_pattern(value: Any, name: str) -> int | tuple[int, ...] | None:
     """Axes of arrays that are not there yet, as far as they can be checked."""
     if value is None or is_index(value):
         return None if value is None else operator.index(value)
-    if not isinstance(value, (tuple, list)) or not all(is_index(axis) for axis in value):
+    given = tuple(value) if np.iterable(value) else (value,)
+    if not all(is_index(axis) for axis in given):
         raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
-    found = tuple(operator.index(axis) for axis in value)
+    found = tuple(operator.index(axis) for axis in given)
     if len(set(found)) < len(found):
         raise ValueError(f"{name} must not name an axis twice, got {value!r}")
     return found

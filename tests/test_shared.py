@@ -119,6 +119,8 @@ def test_shared_axes_is_the_noise_shape_with_1_there(shape, implementation):
                 again, same_mask = fastdrop.dropout(x, 0.4, shared_axes=same, rng=3, return_mask=True)
                 np.testing.assert_array_equal(again, y)
                 assert same_mask == mask
+                layer = fastdrop.Dropout(0.4, shared_axes=same, rng=PhiloxStream(3))
+                np.testing.assert_array_equal(layer(x), y)
 
 
 def test_no_shared_axes_is_plain_dropout(implementation):
