@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
 from fastdrop import LSTMState
 
 Array: TypeAlias = npt.NDArray[np.floating]
