@@ -19,64 +19,132 @@ enum {
     AHEAD = 2048,                     /* bytes between an element in work and the one that is prefetched */
 };
 
-typedef void group_function(const void *x, void *y, const uint8_t *keep, double scale, int stream);
+/* Numbers of an operation, in its arithmetic type. */
+INLINE fvec number_f32(double a) { return set1_f32((float)a); }
+INLINE dvec number_f64(double a) { return set1_f64(a); }
 
-INLINE void group_f32(const void *x, void *y, const uint8_t *keep, double scale, int stream)
+INLINE int has_other(fd_op op)
 {
-    for (int i = 0; i < GROUP; i += F32_LANES) {
-        const fvec v = load_f32((const float *)x + i);
-        store_f32((float *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep, i), stream);
-    }
+    return op == FD_DROPOUT_ADD || op == FD_BIAS_DROPOUT_ADD || op == FD_RELU_BACKWARD || op == FD_ZONEOUT;
 }
 
-INLINE void group_f16(const void *x, void *y, const uint8_t *keep, double scale, int stream)
-{
-    for (int i = 0; i < GROUP; i += F32_LANES) {
-        const fvec v = load_f16((const uint16_t *)x + i);
-        store_f16((uint16_t *)y + i, scale_kept_f32(v, set1_f32((float)scale), keep, i), stream);
+/* An operation on a vector of elements, whose keep bits begin with bit i of the four bytes at keep. */
+#define DEFINE_OPERATE(arithmetic, vector)                                                                            \
+    INLINE vector operate_##arithmetic(fd_op op, const fd_operands *o, vector x, vector other, vector bias,           \
+                                       const uint8_t *keep, int i)                                                    \
+    {                                                                                                                 \
+        const vector scale = number_##arithmetic(o->scale);                                                           \
+        switch (op) {                                                                                                 \
+        case FD_BIAS_DROPOUT_ADD:                                                                                     \
+            x = add_##arithmetic(x, bias);                                                                            \
+            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                               \
+        case FD_DROPOUT_ADD:                                                                                          \
+            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                               \
+        case FD_RELU_DROPOUT:                                                                                         \
+            return scale_kept_##arithmetic(unless_negative_##arithmetic(x), scale, keep, i);                          \
+        case FD_RELU_BACKWARD:                                                                                        \
+            return where_nonzero_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                     \
+        case FD_ALPHA_DROPOUT:                                                                                        \
+            x = add_##arithmetic(mul_##arithmetic(x, scale), number_##arithmetic(o->shift));                          \
+            return choose_##arithmetic(x, number_##arithmetic(o->fill), keep, i);                                     \
+        case FD_ZONEOUT:                                                                                              \
+            return choose_##arithmetic(x, other, keep, i);                                                            \
+        default:                                                                                                      \
+            return scale_kept_##arithmetic(x, scale, keep, i);                                                        \
+        }                                                                                                             \
     }
-}
 
-INLINE void group_bf16(const void *x, void *y, const uint8_t *keep, double scale, int stream)
+DEFINE_OPERATE(f32, fvec)
+DEFINE_OPERATE(f64, dvec)
+
+#undef DEFINE_OPERATE
+
+/* GROUP elements at the pointers of o. */
+typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep, int stream);
+
+#define DEFINE_GROUP(name, dtype, element, arithmetic, vector, lanes)                                                 \
+    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)                                 \
+    {                                                                                                                 \
+        for (int i = 0; i < GROUP; i += lanes) {                                                                      \
+            const vector x = load_##dtype((const element *)o->x + i);                                                 \
+            const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                     \
+            const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;           \
+            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), stream);         \
+        }                                                                                                             \
+    }
+
+DEFINE_GROUP(group_f16, f16, uint16_t, f32, fvec, F32_LANES)
+DEFINE_GROUP(group_widened_bf16, bf16, uint16_t, f32, fvec, F32_LANES)
+DEFINE_GROUP(group_f32, f32, float, f32, fvec, F32_LANES)
+DEFINE_GROUP(group_f64, f64, double, f64, dvec, F64_LANES)
+
+#undef DEFINE_GROUP
+
+/* Plain dropout is a tenth to a fifth faster where even and odd elements go apart than where both are widened in turn. */
+INLINE void group_bf16(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
 {
+    if (op != FD_DROPOUT) {
+        group_widened_bf16(op, o, keep, stream);
+        return;
+    }
     for (int i = 0; i < GROUP; i += BF16_LANES) {
-        scale_kept_bf16((const uint16_t *)x + i, (uint16_t *)y + i, set1_f32((float)scale), keep, i, stream);
+        scale_kept_bf16((const uint16_t *)o->x + i, (uint16_t *)o->y + i, number_f32(o->scale), keep, i, stream);
     }
 }
 
-INLINE void group_f64(const void *x, void *y, const uint8_t *keep, double scale, int stream)
+INLINE void group_bits(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
 {
-    for (int i = 0; i < GROUP; i += F64_LANES) {
-        const dvec v = load_f64((const double *)x + i);
-        store_f64((double *)y + i, scale_kept_f64(v, set1_f64(scale), keep, i), stream);
-    }
+    (void)op, (void)stream;
+    memcpy(o->y, keep, GROUP / 8);
 }
 
-INLINE void group_bits(const void *x, void *y, const uint8_t *keep, double scale, int stream)
+INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
 {
-    (void)x, (void)scale, (void)stream;
-    memcpy(y, keep, GROUP / 8);
-}
-
-INLINE void group_bools(const void *x, void *y, const uint8_t *keep, double scale, int stream)
-{
-    (void)x, (void)scale, (void)stream;
+    (void)op, (void)stream;
     const uint32_t bits = load_le32(keep);
     for (int i = 0; i < GROUP; ++i) {
-        ((uint8_t *)y)[i] = bits >> i & 1;
+        ((uint8_t *)o->y)[i] = bits >> i & 1;
     }
 }
 
-/* Where x is read from and y written to, and how far this has come. */
+/* What is done, with what, and how far this has come. */
 typedef struct {
-    const uint8_t *x;
-    uint8_t *y;
+    fd_op op;
+    fd_operands o;
     unsigned bits_x, bits_y;          /* an element's size: 1 for bits, 0 where x is not read */
     group_function *group;
-    double scale;
-    int stream;
     size_t done;                      /* elements */
+    size_t bias_at;                   /* where the bias of the next element stands */
 } pass;
+
+INLINE const uint8_t *at_element(const void *p, size_t i, unsigned bits)
+{
+    return (const uint8_t *)p + i * bits / 8;
+}
+
+INLINE void start_pass(pass *a)
+{
+    a->done = 0;
+    a->bias_at = a->op == FD_BIAS_DROPOUT_ADD ? a->o.bias_at % a->o.period : 0;
+}
+
+/* n <= GROUP elements are done. */
+INLINE void advance(pass *a, size_t n)
+{
+    a->done += n;
+    if (a->op == FD_BIAS_DROPOUT_ADD) {
+        a->bias_at += n;
+        a->bias_at -= a->bias_at >= a->o.period ? a->o.period : 0;
+    }
+}
+
+/* The bias of the next n <= GROUP elements, of which it may be the end and the beginning. */
+INLINE void gather_bias(const pass *a, size_t n, uint8_t *bias)
+{
+    const size_t size = a->bits_x / 8, end = a->o.period - a->bias_at, before = n < end ? n : end;
+    memcpy(bias, at_element(a->o.bias, a->bias_at, a->bits_x), before * size);
+    memcpy(bias + before * size, a->o.bias, (n - before) * size);
+}
 
 /* n <= GROUP elements, through a copy: nothing outside the arrays may be touched. */
 INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
@@ -87,11 +155,22 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     uint8_t keep[8] = {0};
     memcpy(keep, bits + first / 8, (size_t)(first % 8 + n + 7) / 8);
     store_le64(keep, load_le64(keep) >> first % 8 & ((UINT64_C(1) << n) - 1));
-    alignas(ALIGNMENT) uint8_t x[GROUP * 8] = {0}, y[GROUP * 8];
-    memcpy(x, a->x + a->done * a->bits_x / 8, n * a->bits_x / 8);
-    a->group(x, y, keep, a->scale, 0);
-    memcpy(a->y + a->done * a->bits_y / 8, y, (n * a->bits_y + 7) / 8);
-    a->done += n;
+    alignas(ALIGNMENT) uint8_t x[GROUP * 8] = {0}, other[GROUP * 8] = {0}, bias[GROUP * 8] = {0}, y[GROUP * 8];
+    fd_operands few = a->o;
+    memcpy(x, at_element(a->o.x, a->done, a->bits_x), n * a->bits_x / 8);
+    few.x = x;
+    few.y = y;
+    if (has_other(a->op)) {
+        memcpy(other, at_element(a->o.other, a->done, a->bits_x), n * a->bits_x / 8);
+        few.other = other;
+    }
+    if (a->op == FD_BIAS_DROPOUT_ADD) {
+        gather_bias(a, n, bias);
+        few.bias = bias;
+    }
+    a->group(a->op, &few, keep, 0);
+    memcpy((uint8_t *)a->o.y + a->done * a->bits_y / 8, y, (n * a->bits_y + 7) / 8);
+    advance(a, n);
 }
 
 /* Whole groups, at most `groups` of them, up to element `end`; the bits of the next one begin with byte `offset` + its
@@ -100,15 +179,30 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
 {
     const size_t left = a->done < end ? (end - a->done) / GROUP : 0;
     for (size_t g = left < groups ? left : groups; g > 0; --g) {
-        const uint8_t *const x = a->x + a->done * a->bits_x / 8;
-        uint8_t *const y = a->y + a->done * a->bits_y / 8;
-        if (a->stream) {
-            for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
-                prefetch(x + line + AHEAD);
+        fd_operands o = a->o;
+        o.x = at_element(a->o.x, a->done, a->bits_x);
+        o.y = (uint8_t *)a->o.y + a->done * a->bits_y / 8;
+        if (has_other(a->op)) {
+            o.other = at_element(a->o.other, a->done, a->bits_x);
+        }
+        alignas(ALIGNMENT) uint8_t bias[GROUP * 8];
+        if (a->op == FD_BIAS_DROPOUT_ADD) {
+            o.bias = at_element(a->o.bias, a->bias_at, a->bits_x);
+            if (a->bias_at + GROUP > a->o.period) {
+                gather_bias(a, GROUP, bias);
+                o.bias = bias;
             }
         }
-        a->group(x, y, bits + (uint64_t)(offset + (int64_t)a->done) / 8, a->scale, a->stream);
-        a->done += GROUP;
+        if (a->o.stream) {
+            for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
+                prefetch((const uint8_t *)o.x + line + AHEAD);
+                if (has_other(a->op)) {
+                    prefetch((const uint8_t *)o.other + line + AHEAD);
+                }
+            }
+        }
+        a->group(a->op, &o, bits + (uint64_t)(offset + (int64_t)a->done) / 8, a->o.stream);
+        advance(a, GROUP);
     }
 }
 
@@ -128,10 +222,10 @@ INLINE void to_bytes(uint8_t *moved, const uint8_t *bits, unsigned odd, size_t b
 INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
 {
     if (a->bits_x == 0 || n < 8 * GROUP) {
-        a->stream = 0;                /* such a store takes aligned places only */
+        a->o.stream = 0;                /* such a store takes aligned places only */
         return;
     }
-    apply_few(a, bits, first, (size_t)(-(uintptr_t)a->y % ALIGNMENT) * 8 / a->bits_y);
+    apply_few(a, bits, first, (size_t)(-(uintptr_t)a->o.y % ALIGNMENT) * 8 / a->bits_y);
 }
 
 enum {
@@ -146,6 +240,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     if (n == 0) {
         return;
     }
+    start_pass(&a);
     const plan p = make_plan(draw);
     const uint64_t block = start / BLOCK;
     const size_t phase = start % BLOCK;                       /* bits of the first block before the first element */
@@ -213,7 +308,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
         }
     }
     apply_few(&a, keep, (uint64_t)(offset + (int64_t)a.done), n - a.done);
-    if (a.stream) {
+    if (a.o.stream) {
         fence();
     }
 }
@@ -221,6 +316,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
 /* Apply keep bits that someone else drew. */
 INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
 {
+    start_pass(&a);
     apply_head(&a, bits, first, n);
     const unsigned odd = (unsigned)((first + a.done) % 8);
     while (n - a.done >= GROUP) {
@@ -235,37 +331,17 @@ INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
         apply_groups(&a, from, -(int64_t)a.done, a.done + part, SIZE_MAX);
     }
     apply_few(&a, bits, first + a.done, n - a.done);
-    if (a.stream) {
+    if (a.o.stream) {
         fence();
     }
 }
 
 static void NAME(keep_bits)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bits)
 {
-    draw_and_apply(draw, start, n, (pass){.x = bits, .y = bits, .bits_y = 1, .group = group_bits});
+    draw_and_apply(draw, start, n, (pass){.o = {.x = bits, .y = bits}, .bits_y = 1, .group = group_bits});
 }
 
 static void NAME(keep_bools)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bools)
 {
-    draw_and_apply(draw, start, n, (pass){.x = bools, .y = bools, .bits_y = 8, .group = group_bools});
+    draw_and_apply(draw, start, n, (pass){.o = {.x = bools, .y = bools}, .bits_y = 8, .group = group_bools});
 }
-
-#define DEFINE_KERNELS(dtype, bits_of_dtype)                                                                          \
-    static void NAME(dropout_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const void *x, void *y,          \
-                                      double scale, int stream)                                                       \
-    {                                                                                                                 \
-        draw_and_apply(draw, start, n,                                                                                \
-                       (pass){x, y, bits_of_dtype, bits_of_dtype, group_##dtype, scale, stream, 0});                  \
-    }                                                                                                                 \
-    static void NAME(apply_##dtype)(const uint8_t *bits, uint64_t first, size_t n, const void *x, void *y,            \
-                                    double scale, int stream)                                                         \
-    {                                                                                                                 \
-        apply_given(bits, first, n, (pass){x, y, bits_of_dtype, bits_of_dtype, group_##dtype, scale, stream, 0});     \
-    }
-
-DEFINE_KERNELS(f16, 16)
-DEFINE_KERNELS(bf16, 16)
-DEFINE_KERNELS(f32, 32)
-DEFINE_KERNELS(f64, 64)
-
-#undef DEFINE_KERNELS

@@ -9,8 +9,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "fastdrop.h"
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
+#include <math.h>
 #define INLINE static __forceinline
 #define UNROLL(n)
 #else
@@ -75,6 +78,16 @@ INLINE void store_le32(uint8_t *p, uint32_t a)
     }
 }
 
+/* One instruction, given -fno-math-errno. */
+INLINE float square_root(float a)
+{
+#if defined(_MSC_VER) && !defined(__clang__)
+    return sqrtf(a);
+#else
+    return __builtin_sqrtf(a);
+#endif
+}
+
 INLINE void prefetch(const void *p)
 {
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -82,6 +95,17 @@ INLINE void prefetch(const void *p)
 #else
     __builtin_prefetch(p);
 #endif
+}
+
+/* The operands of the elements from `done` on. */
+INLINE fd_operands operands_at(const fd_operands *operands, size_t done, size_t size)
+{
+    fd_operands o = *operands;
+    o.x = (const uint8_t *)operands->x + done * size;
+    o.y = (uint8_t *)operands->y + done * size;
+    o.other = operands->other ? (const uint8_t *)operands->other + done * size : NULL;
+    o.bias_at = operands->bias_at + done;
+    return o;
 }
 
 #endif

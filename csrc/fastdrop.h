@@ -17,6 +17,17 @@
  *     D = rate * 2^32, rounded to the nearest integer, ties to even
  *     element i is dropped  iff  U(i) < D
  *
+ * Normal numbers N(i) come from domain 16: four from a block, at places 16 apart, so that the words of neighbouring
+ * blocks are those of neighbouring elements.
+ *
+ *     w = words(16 * (i div 64) + i mod 16, call, 16),    r = (i div 16) mod 4
+ *     u = (w[r & 2] >> 1) + 0.5, as a multiple of 2^-31; v = w[r | 1] as a signed number, in units of 2^31
+ *     N(i) = sqrt(-2 ln u) * (c or s),  c = cos(pi/4 v), with the sign of bit 0 of w[r | 1];  s = sin(pi/4 v)
+ *     even r takes c and odd r takes s, or the other way round where bit 0 of w[r & 2] is set
+ *
+ * That is the transform of Box and Muller, "A note on the generation of random normal deviates", Ann. Math. Stat. 29
+ * (1958). What its functions are exactly, to the last bit, stands in normals.inc.h.
+ *
  * Philox4x32-10 is the generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
  * SC'11. One block (4 words) of a plane decides one bit of 128 elements, so D is compared with whole registers of
  * elements, one plane after the other, and only the 1 in 256 that eight planes leave undecided looks at its tail.
@@ -42,17 +53,37 @@ typedef struct fd_draw {
 
 typedef enum fd_dtype { FD_F16, FD_BF16, FD_F32, FD_F64, FD_NUM_DTYPES } fd_dtype;
 
+/* What is done with the elements. d is x * scale where kept and +0.0 where dropped, whatever x holds there; N is a
+ * standard normal number. All is computed in the order in which it is written here, each step rounded once to the
+ * arithmetic type: float64 for float64, float32 for the others; the result is rounded once to the dtype. */
+typedef enum fd_op {
+    FD_DROPOUT,          /* y = d */
+    FD_DROPOUT_ADD,      /* y = other + d */
+    FD_BIAS_DROPOUT_ADD, /* y = other + d, with x + bias for x */
+    FD_RELU_DROPOUT,     /* y = d, with +0.0 for x where x <= 0 */
+    FD_RELU_BACKWARD,    /* y = d where other != 0, else +0.0 */
+    FD_ALPHA_DROPOUT,    /* y = x * scale + shift where kept, fill where dropped */
+    FD_ZONEOUT,          /* y = x where kept, other where dropped */
+    FD_GAUSSIAN_DROPOUT, /* y = x * (1 + scale * N) */
+    FD_GAUSSIAN_NOISE,   /* y = x + scale * N */
+    FD_NUM_OPS
+} fd_op;
+
+/* The arrays that an operation works on, and its numbers; those that it does not have are not looked at. Element i
+ * takes bias[(bias_at + i) mod period], where period is at least 32. */
+typedef struct fd_operands {
+    const void *x, *other, *bias;
+    void *y;
+    size_t bias_at, period;
+    double scale, shift, fill;
+    int stream;                  /* store past the caches: it pays where y is larger than the last of them */
+} fd_operands;
+
 /* The kernels of one instruction set.
  *
  * A string of keep bits is stored as NumPy's packbits(bitorder="little") does: element j is bit j mod 8 of byte
- * j div 8, and 1 means kept. x and y hold n elements, are aligned to their element size, and are either the same
- * array or do not overlap; no byte outside them is read or written.
- *
- * y = x * scale, rounded once to the dtype, where kept, and +0.0 where dropped, whatever x holds there. The product
- * is taken in float32 (scale is rounded to it) for float16, bfloat16 and float32, in float64 for float64.
- *
- * stream asks for stores that bypass the caches. It pays where y is larger than the last level of them.
- */
+ * j div 8, and 1 means kept. Arrays hold n elements and are aligned to their element size. Each of those that are read
+ * is either the same array as y or does not overlap it. No byte outside of them is read or written. */
 typedef struct fd_kernels {
     const char *name;
 
@@ -65,13 +96,12 @@ typedef struct fd_kernels {
     /* The same, one byte an element, 0 or 1. */
     void (*keep_bools)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bools);
 
-    /* Draw the mask of elements start .. start+n-1 and apply it to x, in one pass. By fd_dtype. */
-    void (*dropout[FD_NUM_DTYPES])(const fd_draw *draw, uint64_t start, size_t n, const void *x, void *y, double scale,
-                                   int stream);
+    /* Draw for the elements start .. start+n-1, and do the operation with them. */
+    void (*draw[FD_NUM_OPS][FD_NUM_DTYPES])(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *operands);
 
-    /* Apply keep bits first .. first+n-1 of a given string to x. By fd_dtype. */
-    void (*apply[FD_NUM_DTYPES])(const uint8_t *bits, uint64_t first, size_t n, const void *x, void *y, double scale,
-                                 int stream);
+    /* The same with keep bits first .. first+n-1 of a given string; NULL for the operations that take normals. */
+    void (*apply[FD_NUM_OPS][FD_NUM_DTYPES])(const uint8_t *bits, uint64_t first, size_t n,
+                                             const fd_operands *operands);
 } fd_kernels;
 
 /* The kernels of the i-th instruction set that this build holds, from the plainest to the fastest; NULL past the
@@ -80,5 +110,33 @@ const fd_kernels *fd_built(size_t i);
 
 /* Whether this CPU, under this operating system, can run them. */
 int fd_supported(size_t i);
+
+/* Where the elements of an array lie in the stream: the one with coordinates c has the index
+ * offset + sum(c[d] * stride[d]). A stride of 0 shares decisions along a dimension. With ndim 0 element i has the index
+ * offset + i. Indices count in a string of keep bits where one is given, and then the draw is not looked at. */
+enum { FD_MAX_DIMS = 64 };
+
+typedef struct fd_places {
+    int64_t offset;
+    int ndim;
+    int64_t shape[FD_MAX_DIMS], stride[FD_MAX_DIMS];
+    const uint8_t *bits;         /* or NULL */
+    size_t bytes;                /* of bits */
+} fd_places;
+
+/* An operation on a whole array. */
+typedef struct fd_job {
+    const fd_kernels *kernels;
+    fd_draw draw;
+    fd_places places;
+    fd_op op;
+    fd_dtype dtype;
+} fd_job;
+
+/* Do the elements first .. first+n-1 of the array, with operands whose memory begins with element `first`. */
+void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands);
+
+/* Write which of them are kept, one byte an element. */
+void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools);
 
 #endif

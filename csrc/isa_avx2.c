@@ -47,14 +47,44 @@ INLINE unsigned nonzero(const uint8_t *p)
     return (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(zero)) ^ 0xF;
 }
 
+INLINE vec set1_u32(uint32_t a) { return _mm256_set1_epi32((int)a); }
+INLINE vec sub_u32(vec a, vec b) { return _mm256_sub_epi32(a, b); }
+INLINE vec srl_u32(vec a, unsigned n) { return _mm256_srli_epi32(a, (int)n); }
+INLINE vec sll_u32(vec a, unsigned n) { return _mm256_slli_epi32(a, (int)n); }
+INLINE fvec to_f32(vec a) { return _mm256_cvtepi32_ps(a); }
+INLINE vec bits_of_f32(fvec a) { return _mm256_castps_si256(a); }
+INLINE fvec f32_of_bits(vec a) { return _mm256_castsi256_ps(a); }
+
 INLINE fvec set1_f32(float a) { return _mm256_set1_ps(a); }
-INLINE fvec load_f32(const float *p) { return _mm256_loadu_ps(p); }
-INLINE fvec load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
+INLINE fvec add_f32(fvec a, fvec b) { return _mm256_add_ps(a, b); }
+INLINE fvec mul_f32(fvec a, fvec b) { return _mm256_mul_ps(a, b); }
+INLINE fvec sqrt_f32(fvec a) { return _mm256_sqrt_ps(a); }
+INLINE fvec flip_sign(fvec a, vec b) { return _mm256_xor_ps(a, f32_of_bits(b)); }
+INLINE fvec choose_by_sign(fvec a, fvec b, vec c) { return _mm256_blendv_ps(b, a, f32_of_bits(c)); }
+/* The keep bits as signs of lanes. */
+INLINE vec signs_f32(const uint8_t *keep, int i)
 {
     const __m256i to_sign = _mm256_sub_epi32(_mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24), _mm256_set1_epi32(i));
-    const __m256i sign = _mm256_sllv_epi32(_mm256_set1_epi32((int)load_le32(keep)), to_sign);
-    return _mm256_and_ps(_mm256_mul_ps(a, scale), _mm256_castsi256_ps(_mm256_srai_epi32(sign, 31)));
+    return _mm256_sllv_epi32(_mm256_set1_epi32((int)load_le32(keep)), to_sign);
+}
+INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
+{
+    return _mm256_and_ps(_mm256_mul_ps(a, scale), f32_of_bits(_mm256_srai_epi32(signs_f32(keep, i), 31)));
+}
+INLINE fvec choose_f32(fvec a, fvec b, const uint8_t *keep, int i) { return choose_by_sign(a, b, signs_f32(keep, i)); }
+INLINE fvec unless_negative_f32(fvec a)
+{
+    return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NLE_UQ), a);
+}
+INLINE fvec where_nonzero_f32(fvec a, fvec b)
+{
+    return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_UQ), b);
+}
+INLINE fvec load_f32(const float *p) { return _mm256_loadu_ps(p); }
+INLINE fvec load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE fvec load_bf16(const uint16_t *p)
+{
+    return f32_of_bits(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
 INLINE void store_f32(float *p, fvec a, int stream)
 {
@@ -79,6 +109,16 @@ INLINE __m256i round_bf16(fvec a)
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     return _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
 }
+INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+{
+    const __m256i upper = _mm256_srai_epi32(round_bf16(a), 16);
+    const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(upper, upper), 0x08);
+    if (stream) {
+        _mm_stream_si128((__m128i *)p, _mm256_castsi256_si128(both));
+    } else {
+        _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(both));
+    }
+}
 INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
 {
     const __m256i both = _mm256_loadu_si256((const __m256i *)x), upper = _mm256_set1_epi32((int)0xFFFF0000);
@@ -97,14 +137,32 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
 }
 
 INLINE dvec set1_f64(double a) { return _mm256_set1_pd(a); }
-INLINE dvec load_f64(const double *p) { return _mm256_loadu_pd(p); }
-INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
+INLINE dvec add_f64(dvec a, dvec b) { return _mm256_add_pd(a, b); }
+INLINE dvec mul_f64(dvec a, dvec b) { return _mm256_mul_pd(a, b); }
+INLINE vec signs_f64(const uint8_t *keep, int i)
 {
     const __m256i to_sign = _mm256_sub_epi64(_mm256_setr_epi64x(63, 62, 61, 60), _mm256_set1_epi64x(i));
-    const __m256i sign = _mm256_sllv_epi64(_mm256_set1_epi64x(load_le32(keep)), to_sign);
-    const __m256i mask = _mm256_cmpgt_epi64(_mm256_setzero_si256(), sign);
+    return _mm256_sllv_epi64(_mm256_set1_epi64x(load_le32(keep)), to_sign);
+}
+INLINE dvec scale_kept_f64(dvec a, dvec scale, const uint8_t *keep, int i)
+{
+    const __m256i mask = _mm256_cmpgt_epi64(_mm256_setzero_si256(), signs_f64(keep, i));
     return _mm256_and_pd(_mm256_mul_pd(a, scale), _mm256_castsi256_pd(mask));
 }
+INLINE dvec choose_f64(dvec a, dvec b, const uint8_t *keep, int i)
+{
+    return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(signs_f64(keep, i)));
+}
+INLINE dvec unless_negative_f64(dvec a)
+{
+    return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NLE_UQ), a);
+}
+INLINE dvec where_nonzero_f64(dvec a, dvec b)
+{
+    return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NEQ_UQ), b);
+}
+INLINE dvec load_f64(const double *p) { return _mm256_loadu_pd(p); }
+INLINE dvec widen_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 INLINE void store_f64(double *p, dvec a, int stream)
 {
     if (stream) {

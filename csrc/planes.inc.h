@@ -44,6 +44,19 @@ INLINE plan make_plan(const fd_draw *draw)
     return p;
 }
 
+/* The counters of blocks with these indices. */
+INLINE blocks counters(const plan *p, const vec index[PAIR], uint64_t domain)
+{
+    blocks b;
+    for (int j = 0; j < PAIR; ++j) {
+        b.w0[j] = index[j];
+        b.w1[j] = srl32(index[j]);
+        b.w2[j] = set1(p->call_low);
+        b.w3[j] = set1(p->call_high + domain);
+    }
+    return b;
+}
+
 /* The comparison in progress, in the order of the lanes: vector r holds word r of each of the blocks of a step. */
 typedef struct {
     vec kept[4], undecided[4];
@@ -62,13 +75,7 @@ INLINE void first_indices(uint64_t lanes[2 * LANES])
 
 INLINE void compare_plane(comparison *c, const plan *p, const vec index[PAIR], int plane)
 {
-    blocks b;
-    for (int j = 0; j < PAIR; ++j) {
-        b.w0[j] = index[j];
-        b.w1[j] = srl32(index[j]);
-        b.w2[j] = set1(p->call_low);
-        b.w3[j] = set1(p->call_high + (uint64_t)plane);
-    }
+    blocks b = counters(p, index, (uint64_t)plane);
     philox(&b, &p->keys, PHILOX_ROUNDS);
     const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
     if (p->threshold >> (31 - plane) & 1) {

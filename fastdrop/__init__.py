@@ -83,17 +83,87 @@ def _using(name: str) -> _Iterator[None]:
 _kernels = _choose_kernels()
 
 from fastdrop._config import show_config  # noqa: E402  the kernels are chosen first
-from fastdrop._functions import dropout  # noqa: E402
-from fastdrop._masks import DropoutMask  # noqa: E402
+from fastdrop._functions import (  # noqa: E402
+    drop_path,
+    dropconnect,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+    embedding_dropout,
+)
+from fastdrop._fused import (  # noqa: E402
+    bias_dropout_add,
+    bias_dropout_add_backward,
+    dropout_add,
+    dropout_add_backward,
+    relu_dropout,
+    relu_dropout_backward,
+    zoneout,
+    zoneout_backward,
+)
+from fastdrop._layers import (  # noqa: E402
+    AlphaDropout,
+    DropConnect,
+    Dropout,
+    DropPath,
+    EmbeddingDropout,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
+from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask  # noqa: E402
+from fastdrop._monte_carlo import mc_predict, stochastic  # noqa: E402
+from fastdrop._noise import alpha_dropout, feature_alpha_dropout, gaussian_dropout, gaussian_noise  # noqa: E402
+from fastdrop._recurrent import DropoutWrapper, LSTMState, RecurrentDropout  # noqa: E402
 from fastdrop._streams import PhiloxStream  # noqa: E402
 from fastdrop._threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
 __all__ = [
+    "AlphaDropout",
+    "AlphaMask",
+    "DropConnect",
+    "DropPath",
+    "Dropout",
     "DropoutMask",
+    "DropoutWrapper",
+    "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "GaussianMask",
+    "GaussianNoise",
+    "LSTMState",
     "PhiloxStream",
+    "RecurrentDropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "alpha_dropout",
+    "bias_dropout_add",
+    "bias_dropout_add_backward",
+    "drop_path",
+    "dropconnect",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "dropout_add",
+    "dropout_add_backward",
+    "embedding_dropout",
+    "feature_alpha_dropout",
+    "gaussian_dropout",
+    "gaussian_noise",
     "get_num_threads",
+    "mc_predict",
     "num_threads",
+    "relu_dropout",
+    "relu_dropout_backward",
     "set_num_threads",
     "show_config",
+    "stochastic",
+    "zoneout",
+    "zoneout_backward",
 ]

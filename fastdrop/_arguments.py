@@ -49,6 +49,24 @@ def probability(value: Any, name: str) -> float:
     return number
 
 
+def finite(value: Any, name: str) -> float:
+    """A float that is neither infinite nor NaN."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {_described(value)}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
+def standard_deviation(value: Any) -> float:
+    """A finite float of at least 0."""
+    number = finite(value, "stddev")
+    if number < 0.0:
+        raise ValueError(f"stddev must be at least 0, got {value!r}")
+    return number
+
+
 def float_array(x: Any, name: str = "x") -> np.ndarray:
     """An ndarray, or a subclass, of a dtype that has kernels."""
     if not isinstance(x, np.ndarray):
@@ -70,12 +88,12 @@ def _advice(dtype: np.dtype) -> str:
     return "; if its elements are numbers, pass x.astype(np.float32)"
 
 
-def output(out: Any, x: np.ndarray) -> None:
+def output(out: Any, x: np.ndarray, name: str = "x") -> None:
     """``out`` can take the result for x."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_described(out)}")
     if out.shape != x.shape:
-        raise ValueError(f"out must have the shape of x, {x.shape}, got {out.shape}")
+        raise ValueError(f"out must have the shape of {name}, {x.shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
     is_number = out.dtype.kind in "fc" or out.dtype.name == "bfloat16"
@@ -125,6 +143,61 @@ def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] |
     return None if full == shape else full
 
 
+def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
+    """Distinct axes of an array of ndim dimensions, from 0 on, given as an int or a sequence of ints."""
+    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not all(is_index(axis) for axis in given):
+        raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
+    if any(not -ndim <= axis < ndim for axis in given):
+        raise ValueError(f"{name} must be axes of an array of {ndim} dimensions, got {value!r}")
+    found = tuple(operator.index(axis) % ndim for axis in given)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} must not name an axis twice, got {value!r}")
+    return found
+
+
+def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+    return value
+
+
+def alike(other: Any, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
+    """An array of x's shape and dtype, but for the order of bytes."""
+    other = float_array(other, name)
+    if other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
+        raise TypeError(f"{name} must have the dtype of {x_name}, {x.dtype}, got {other.dtype}")
+    if other.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {other.shape}")
+    return other
+
+
+def noise_pattern(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """A noise_shape for arrays that are not there yet, as far as it can be checked."""
+    if noise_shape is None:
+        return None
+    given = tuple(noise_shape) if np.iterable(noise_shape) else (noise_shape,)
+    if not np.iterable(noise_shape) or not all(n is None or is_index(n) for n in given):
+        raise TypeError(f"noise_shape must be None or a sequence of ints and None, got {noise_shape!r}")
+    lengths = tuple(None if n is None else operator.index(n) for n in given)
+    if any(n is not None and n < 0 for n in lengths):
+        raise ValueError(f"noise_shape must hold lengths of at least 0, got {noise_shape!r}")
+    return lengths
+
+
+def axes_pattern(value: Any, name: str) -> int | tuple[int, ...] | None:
+    """Axes of arrays that are not there yet, as far as they can be checked."""
+    if value is None or is_index(value):
+        return None if value is None else operator.index(value)
+    if not isinstance(value, (tuple, list)) or not all(is_index(axis) for axis in value):
+        raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
+    found = tuple(operator.index(axis) for axis in value)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} must not name an axis twice, got {value!r}")
+    return found
+
+
 def unsigned(value: Any, name: str, bits: int) -> int:
     """An int from 0 to 2**bits - 1."""
     if not is_index(value):
@@ -133,6 +206,15 @@ def unsigned(value: Any, name: str, bits: int) -> int:
     if not 0 <= number < 1 << bits:
         raise ValueError(f"{name} must be from 0 to 2**{bits} - 1, got {number}")
     return number
+
+
+def next_call(value: Any) -> int:
+    """The number of a stream's next call: one more than the last where all are used up."""
+    if not is_index(value):
+        raise TypeError(f"call must be an int from 0 to 2**{CALL_BITS}, got {_described(value)}")
+    if not 0 <= operator.index(value) <= 1 << CALL_BITS:
+        raise ValueError(f"call must be from 0 to 2**{CALL_BITS}, got {value}")
+    return operator.index(value)
 
 
 def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
@@ -159,6 +241,13 @@ def count(value: Any, name: str) -> int:
     if operator.index(value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
     return operator.index(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """A bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_described(value)}")
+    return bool(value)
 
 
 def is_index(value: Any) -> bool:

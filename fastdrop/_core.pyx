@@ -6,7 +6,6 @@ There is no policy here and no check: arguments come from :mod:`fastdrop._engine
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
 
 cimport cython
 cimport numpy as cnp
@@ -22,23 +21,49 @@ cdef extern from "fastdrop.h" nogil:
         uint64_t call
         uint64_t threshold
 
-    enum:
+    ctypedef enum fd_dtype:
         FD_F16
         FD_BF16
         FD_F32
         FD_F64
 
-    ctypedef void (*fd_apply)(const uint8_t *, uint64_t, size_t, const void *, void *, double, int) noexcept nogil
-    ctypedef void (*fd_dropout)(const fd_draw *, uint64_t, size_t, const void *, void *, double, int) noexcept nogil
+    ctypedef enum fd_op:
+        FD_DROPOUT
+
+    ctypedef struct fd_operands:
+        const void *x
+        const void *other
+        const void *bias
+        void *y
+        size_t bias_at
+        size_t period
+        double scale
+        double shift
+        double fill
+        int stream
 
     ctypedef struct fd_kernels:
         const char *name
         void (*philox)(const uint32_t *counter, const uint32_t *key, int rounds, uint32_t *result) noexcept nogil
         void (*keep_bits)(const fd_draw *, uint64_t, size_t, uint8_t *) noexcept nogil
-        void (*keep_bools)(const fd_draw *, uint64_t, size_t, uint8_t *) noexcept nogil
-        fd_dropout dropout[4]
-        fd_apply apply[4]
 
+    ctypedef struct fd_places:
+        int64_t offset
+        int ndim
+        int64_t shape[64]
+        int64_t stride[64]
+        const uint8_t *bits
+        size_t bytes
+
+    ctypedef struct fd_job:
+        const fd_kernels *kernels
+        fd_draw draw
+        fd_places places
+        fd_op op
+        fd_dtype dtype
+
+    void fd_walk(const fd_job *, int64_t, size_t, const fd_operands *) noexcept
+    void fd_walk_keep(const fd_job *, int64_t, size_t, uint8_t *) noexcept
     const fd_kernels *fd_built(size_t i)
     int fd_supported(size_t i)
 
@@ -55,107 +80,11 @@ cdef extern from *:
     int64_t FETCH_ADD(int64_t *p, int64_t n) noexcept nogil
 
 
-cdef enum:
-    MAX_DIMS = 64
-    ONES = 512
-
-cdef uint8_t all_kept[ONES]
-memset(all_kept, 0xFF, sizeof(all_kept))
-
-# One call, in C terms. Element i of the array has index offset + sum(coordinate * stride) in the stream of the mask,
-# or in `bits` where those are given. No dimensions means that the index is offset + i.
-cdef struct Job:
-    const fd_kernels *kernels
-    fd_draw draw
-    const uint8_t *bits
-    int dtype
-    double scale
-    int stream
-    int64_t offset
-    int ndim
-    int64_t shape[MAX_DIMS]
-    int64_t stride[MAX_DIMS]
-
 # Casts of dtypes from outside NumPy can fail.
 ctypedef int (*NextRunOrError)(cnp.NpyIter *) except? 0
 
-# What is done with a run of n elements whose indices follow each other, or are all the same (`repeated`).
-ctypedef void (*Run)(const Job *job, int64_t index, size_t n, bint repeated, char *x, char *y) noexcept nogil
 
-
-cdef bint is_kept(const Job *job, int64_t index) noexcept nogil:
-    cdef uint8_t bit
-    if job.bits != NULL:
-        return job.bits[index >> 3] >> (index & 7) & 1
-    job.kernels.keep_bits(&job.draw, <uint64_t>index, 1, &bit)
-    return bit
-
-
-cdef void apply_run(const Job *job, int64_t index, size_t n, bint repeated, char *x, char *y) noexcept nogil:
-    cdef size_t item = 2 if job.dtype == FD_F16 or job.dtype == FD_BF16 else 4 if job.dtype == FD_F32 else 8
-    cdef size_t part
-    if not repeated:
-        if job.bits != NULL:
-            job.kernels.apply[job.dtype](job.bits, <uint64_t>index, n, x, y, job.scale, job.stream)
-        else:
-            job.kernels.dropout[job.dtype](&job.draw, <uint64_t>index, n, x, y, job.scale, job.stream)
-    elif is_kept(job, index):
-        while n > 0:
-            part = n if n < 8 * ONES else 8 * ONES
-            job.kernels.apply[job.dtype](all_kept, 0, part, x, y, job.scale, job.stream)
-            x += part * item
-            y += part * item
-            n -= part
-    else:
-        memset(y, 0, n * item)
-
-
-cdef void keep_run(const Job *job, int64_t index, size_t n, bint repeated, char *x, char *y) noexcept nogil:
-    cdef size_t i
-    if repeated:
-        memset(y, is_kept(job, index), n)
-    elif job.bits != NULL:
-        for i in range(n):
-            y[i] = job.bits[(index + <int64_t>i) >> 3] >> ((index + <int64_t>i) & 7) & 1
-    else:
-        job.kernels.keep_bools(&job.draw, <uint64_t>index, n, <uint8_t *>y)
-
-
-cdef void walk(const Job *job, Run run, int64_t first, size_t n, char *x, char *y,
-               size_t item_x, size_t item_y) noexcept nogil:
-    """Elements first .. first+n-1 of the array, as runs."""
-    cdef int64_t at[MAX_DIMS]
-    cdef int64_t index = job.offset
-    cdef int64_t rest = first
-    cdef int last = job.ndim - 1
-    cdef int d
-    cdef size_t part
-    if job.ndim == 0:
-        run(job, job.offset + first, n, False, x, y)
-        return
-    for d in range(last, -1, -1):
-        at[d] = rest % job.shape[d]
-        rest //= job.shape[d]
-        index += at[d] * job.stride[d]
-    while n > 0:
-        part = <size_t>(job.shape[last] - at[last]) if job.stride[last] == 0 or job.stride[last] == 1 else 1
-        part = min(part, n)
-        run(job, index, part, job.stride[last] == 0, x, y)
-        x += part * item_x
-        y += part * item_y
-        n -= part
-        d = last
-        at[d] += <int64_t>part
-        index += <int64_t>part * job.stride[d]
-        while d > 0 and at[d] == job.shape[d]:
-            index -= at[d] * job.stride[d]
-            at[d] = 0
-            d -= 1
-            at[d] += 1
-            index += job.stride[d]
-
-
-cdef int fill_job(Job *job, const fd_kernels *kernels, uint64_t key, uint64_t call, uint64_t threshold,
+cdef int fill_job(fd_job *job, const fd_kernels *kernels, uint64_t key, uint64_t call, uint64_t threshold,
                   int64_t offset, dims, bits) except -1:
     cdef const uint8_t[::1] view
     cdef int d
@@ -163,22 +92,22 @@ cdef int fill_job(Job *job, const fd_kernels *kernels, uint64_t key, uint64_t ca
     job.draw.key = key
     job.draw.call = call
     job.draw.threshold = threshold
-    job.offset = offset
-    job.stream = False
-    job.bits = NULL
+    job.places.offset = offset
+    job.places.bits = NULL
     if bits is not None:
         view = bits
-        job.bits = &view[0]
-    job.ndim = 0
+        job.places.bits = &view[0]
+        job.places.bytes = <size_t>view.shape[0]
+    job.places.ndim = 0
     if dims is not None:
         for d, (length, stride) in enumerate(dims):
-            job.shape[d] = length
-            job.stride[d] = stride
-        job.ndim = len(dims)
+            job.places.shape[d] = length
+            job.places.stride[d] = stride
+        job.places.ndim = len(dims)
     return 0
 
 
-cdef int dtype_code(cnp.ndarray x):
+cdef fd_dtype dtype_code(cnp.ndarray x):
     cdef int num = cnp.PyArray_TYPE(x)
     if num == cnp.NPY_FLOAT:
         return FD_F32
@@ -189,27 +118,34 @@ cdef int dtype_code(cnp.ndarray x):
     return FD_BF16
 
 
-cdef int iterate(Job *job, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_t stop) except -1:
+cdef bint is_apart(const char *x, const char *y, size_t n) noexcept:
+    """Whether n bytes at x are those at y, or have none in common with them."""
+    return x == y or x + n <= y or y + n <= x
+
+
+cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.ndarray other, cnp.ndarray out,
+                 int64_t start, int64_t stop) except -1:
     """Elements of any layout and byte order, as contiguous native runs that NumPy's iterator buffers."""
-    cdef cnp.PyArrayObject *ops[2]
-    cdef cnp.PyArray_Descr *dtypes[2]
-    cdef cnp.npy_uint32 flags[2]
+    cdef cnp.PyArrayObject *ops[3]
+    cdef cnp.PyArray_Descr *dtypes[3]
+    cdef cnp.npy_uint32 flags[3]
     cdef cnp.NpyIter *it
     cdef int (*next_run)(cnp.NpyIter *) noexcept nogil
     cdef char **pointers
     cdef cnp.npy_intp *count
+    cdef int i, n = 2 if other is None else 3
     cdef int64_t first = start
-    cdef size_t item = <size_t>cnp.PyArray_ITEMSIZE(x)
     cdef cnp.dtype native = x.dtype.newbyteorder("=")
-    ops[0] = <cnp.PyArrayObject *>x
-    ops[1] = <cnp.PyArrayObject *>out
-    dtypes[0] = dtypes[1] = <cnp.PyArray_Descr *>native
-    flags[0] = flags[1] = (cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
-                           | cnp.NPY_ITER_OVERLAP_ASSUME_ELEMENTWISE)
-    flags[0] |= cnp.NPY_ITER_READONLY
-    flags[1] |= cnp.NPY_ITER_WRITEONLY | cnp.NPY_ITER_NO_BROADCAST
+    ops[0] = <cnp.PyArrayObject *>out
+    ops[1] = <cnp.PyArrayObject *>x
+    ops[2] = <cnp.PyArrayObject *>other
+    for i in range(n):
+        dtypes[i] = <cnp.PyArray_Descr *>native
+        flags[i] = (cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
+                    | cnp.NPY_ITER_OVERLAP_ASSUME_ELEMENTWISE | cnp.NPY_ITER_READONLY)
+    flags[0] ^= cnp.NPY_ITER_READONLY | cnp.NPY_ITER_WRITEONLY | cnp.NPY_ITER_NO_BROADCAST
     it = cnp.NpyIter_MultiNew(
-        2, ops,
+        n, ops,
         cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER | cnp.NPY_ITER_RANGED
         # Without the delay the buffers would be set up for element 0, and written back there.
         | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_COPY_IF_OVERLAP | cnp.NPY_ITER_ZEROSIZE_OK,
@@ -221,20 +157,30 @@ cdef int iterate(Job *job, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_
         count = cnp.NpyIter_GetInnerLoopSizePtr(it)
         if cnp.NpyIter_IterationNeedsAPI(it):
             while True:
-                walk(job, apply_run, first, <size_t>count[0], pointers[0], pointers[1], item, item)
+                walk_run(job, operands, pointers, other is not None, first, count[0])
                 first += count[0]
                 if not (<NextRunOrError>next_run)(it):
                     break
         else:
             with nogil:
                 while True:
-                    walk(job, apply_run, first, <size_t>count[0], pointers[0], pointers[1], item, item)
+                    walk_run(job, operands, pointers, n == 3, first, count[0])
                     first += count[0]
                     if not next_run(it):
                         break
     finally:
         cnp.NpyIter_Deallocate(it)
     return 0
+
+
+cdef void walk_run(const fd_job *job, fd_operands *operands, char **pointers, bint has_other, int64_t first,
+                   int64_t n) noexcept nogil:
+    operands.y = pointers[0]
+    operands.x = pointers[1]
+    if has_other:
+        operands.other = pointers[2]
+    operands.bias_at = <size_t>first
+    fd_walk(job, first, <size_t>n, operands)
 
 
 @cython.final
@@ -320,46 +266,63 @@ cdef class Kernels:
 
     def apply(self, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
               uint64_t threshold, double scale, int64_t offset=0, dims=None, bits=None, bint stream=False,
-              Chunks chunks=None, bint from_front=False):
-        cdef Job job
-        cdef int64_t first, part
+              Chunks chunks=None, bint from_front=False, int op=FD_DROPOUT, cnp.ndarray other=None,
+              cnp.ndarray bias=None, double shift=0.0, double fill=0.0):
+        cdef fd_job job
+        cdef fd_operands operands
+        cdef int64_t first = start
+        cdef size_t n = <size_t>(stop - start)
         cdef size_t item = <size_t>cnp.PyArray_ITEMSIZE(x)
         cdef char *px = cnp.PyArray_BYTES(x) + <size_t>start * item
         cdef char *py = cnp.PyArray_BYTES(out) + <size_t>start * item
-        cdef size_t n = <size_t>(stop - start)
-        cdef bint apart = px == py or px + n * item <= py or py + n * item <= px
+        cdef char *po = NULL
+        cdef bint is_direct = (is_apart(px, py, n * item) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(out)
+                               and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out))
         if n == 0:
             return
         fill_job(&job, self.kernels, key, call, threshold, offset, dims, bits)
+        job.op = <fd_op>op
         job.dtype = dtype_code(x)
-        job.scale = scale
-        if (apart and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(out)
-                and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out)):
-            job.stream = stream
-            with nogil:
+        operands.scale = scale
+        operands.shift = shift
+        operands.fill = fill
+        operands.stream = False
+        operands.other = NULL
+        if other is not None:
+            po = cnp.PyArray_BYTES(other) + <size_t>start * item
+            is_direct = is_direct and is_apart(po, py, n * item) and cnp.PyArray_ISCARRAY_RO(other)
+        if bias is not None:
+            operands.bias = cnp.PyArray_BYTES(bias)
+            operands.period = <size_t>cnp.PyArray_SIZE(bias)
+        if not is_direct:
+            iterate(&job, &operands, x, other, out, start, stop)
+            return
+        operands.stream = stream
+        with nogil:
+            while True:
+                if chunks is not None:
+                    first = chunks.take(from_front)
+                    if first == stop:
+                        break
+                    n = <size_t>min(chunks.length, stop - first)
+                operands.x = px + <size_t>(first - start) * item
+                operands.y = py + <size_t>(first - start) * item
+                operands.other = po + <size_t>(first - start) * item if po != NULL else NULL
+                operands.bias_at = <size_t>first
+                fd_walk(&job, first, n, &operands)
                 if chunks is None:
-                    walk(&job, apply_run, start, n, px, py, item, item)
-                else:
-                    while True:
-                        first = chunks.take(from_front)
-                        if first == stop:
-                            break
-                        part = min(chunks.length, stop - first)
-                        walk(&job, apply_run, first, <size_t>part, px + <size_t>first * item,
-                             py + <size_t>first * item, item, item)
-                        FETCH_ADD(&chunks.done, part)
-        else:
-            iterate(&job, x, out, start, stop)
+                    break
+                FETCH_ADD(&chunks.done, <int64_t>n)
 
     def keep(self, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
              uint64_t threshold, int64_t offset=0, dims=None, bits=None):
-        cdef Job job
-        cdef char *py = cnp.PyArray_BYTES(out) + start
+        cdef fd_job job
+        cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out) + start
         if stop == start:
             return
         fill_job(&job, self.kernels, key, call, threshold, offset, dims, bits)
         with nogil:
-            walk(&job, keep_run, start, <size_t>(stop - start), NULL, py, 0, 1)
+            fd_walk_keep(&job, start, <size_t>(stop - start), y)
 
     def keep_bits(self, size_t n, uint64_t key, uint64_t call, uint64_t threshold, uint64_t start=0):
         cdef fd_draw draw

@@ -56,29 +56,34 @@ def threshold_and_scale(rate: float) -> tuple[int, float]:
     return round(rate * 4294967296.0), 1.0 / (1.0 - rate) if rate < 1.0 else 0.0
 
 
-def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None) -> None:
-    """``Kernels.apply`` for the whole of an array."""
+def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None, **terms: Any) -> None:
+    """``Kernels.apply`` for the whole of an array. ``terms`` are its arguments op, other, bias, shift and fill."""
     size = x.size
-    if size < LARGE:
-        fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
+    if size >= LARGE:
+        _apply_large(x, out, key, call, threshold, scale, offset, dims, bits, terms)
+    elif terms:
+        fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits, **terms)
     else:
-        _apply_large(x, out, key, call, threshold, scale, offset, dims, bits)
+        fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
 
 
-def _apply_large(x, out, key, call, threshold, scale, offset, dims, bits) -> None:
+def _apply_large(x, out, key, call, threshold, scale, offset, dims, bits, terms) -> None:
     kernels: Any = fastdrop._kernels
+    other = terms.get("other")
+    inputs = (x,) if other is None else (x, other)
     # In place the line is in the cache already, and it would be sent out for nothing.
-    stream = out.nbytes > LAST_LEVEL_CACHE and out is not x
+    stream = out.nbytes > LAST_LEVEL_CACHE and out is not x and out is not other
+    how = (key, call, threshold, scale, offset, dims, bits, stream)
 
     def work(start: int, stop: int) -> None:
-        kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, stream)
+        kernels.apply(x, out, start, stop, *how, **terms)
 
     def take_chunks(chunks: Any, from_front: bool) -> None:
-        kernels.apply(x, out, 0, x.size, key, call, threshold, scale, offset, dims, bits, stream, chunks, from_front)
+        kernels.apply(x, out, 0, x.size, *how, chunks, from_front, **terms)
 
-    if not _threads.pay(x.size) or not _is_elementwise(x, out):
+    if not _threads.pay(x.size) or not all(_is_elementwise(array, out) for array in inputs):
         work(0, x.size)
-    elif kernels.name != "reference" and _is_direct(x) and _is_direct(out) and x.dtype is out.dtype:
+    elif kernels.name != "reference" and all(_is_direct(array) for array in (*inputs, out)) and x.dtype is out.dtype:
         _threads.share_without_gil(take_chunks, x.size)
     else:
         _threads.share(work, x.size)

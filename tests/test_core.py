@@ -31,8 +31,18 @@ ROOT = Path(__file__).parents[1]
 VECTORS = ROOT / "tests" / "vectors"
 SOURCES = [*sorted((ROOT / "csrc").glob("*.c")), ROOT / "tests" / "core" / "main.c"]
 
-# -ffp-contract=off as in setup.py. Warnings are errors here, and nowhere that a user builds.
-FLAGS = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I", str(ROOT / "csrc")]
+# As in setup.py, but that warnings are errors.
+FLAGS = [
+    "-std=c11",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Werror",
+    "-I",
+    str(ROOT / "csrc"),
+]
 MEMORY = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DGUARD=0"]
 RACES = ["-O1", "-g", "-fsanitize=thread"]
 

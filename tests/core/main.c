@@ -297,12 +297,13 @@ static void scale_elements(const fd_kernels *k, const request *r)
     const array x = r->in_place ? y : new_array(r->n, size, r->offset_x);
     fill_elements(x, r->dtype, r->seed);
     const uint64_t before = checksum(x.data, r->n, size);
+    const fd_operands operands = {.x = x.data, .y = y.data, .scale = r->scale, .stream = r->stream};
     if (r->op == DROPOUT) {
-        k->dropout[r->dtype](&r->draw, r->start, r->n, x.data, y.data, r->scale, r->stream);
+        k->draw[FD_DROPOUT][r->dtype](&r->draw, r->start, r->n, &operands);
     } else {
         const array bits = new_array((size_t)(r->start + r->n + 7) / 8, 1, 0);
         fill_bits(bits, r->seed);
-        k->apply[r->dtype](bits.data, r->start, r->n, x.data, y.data, r->scale, r->stream);
+        k->apply[FD_DROPOUT][r->dtype](bits.data, r->start, r->n, &operands);
         end_array(bits, k->name);
     }
     answer(k->name, y.data, r->n, size);
@@ -388,8 +389,9 @@ static void *use_everything(void *argument)
                 const size_t size = dtypes[dtype].size;
                 const array a = new_array(THREAD_ELEMENTS, size, 0);
                 fill_elements(a, (fd_dtype)dtype, 1);
-                k->dropout[dtype](&draw, 3, THREAD_ELEMENTS, a.data, a.data, 1.25, round % 2);
-                k->apply[dtype](bits.data, 0, THREAD_ELEMENTS, a.data, a.data, 1.25, round % 2);
+                const fd_operands o = {.x = a.data, .y = a.data, .scale = 1.25, .stream = round % 2};
+                k->draw[FD_DROPOUT][dtype](&draw, 3, THREAD_ELEMENTS, &o);
+                k->apply[FD_DROPOUT][dtype](bits.data, 0, THREAD_ELEMENTS, &o);
                 w->found = mix(w->found + checksum(a.data, THREAD_ELEMENTS, size));
                 end_array(a, k->name);
             }

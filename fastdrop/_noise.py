@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Dropout that keeps more than the mean, for networks that normalize themselves, and noise from a normal law."""
+
+from __future__ import annotations
+
+import math
+
+from fastdrop import _arguments, _engine, _streams
+from fastdrop._masks import AlphaMask, GaussianMask, _whole
+
+
+def alpha_dropout(
+    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+):
+    """Set random elements to SELU's lower limit, then shift and scale all, so that mean 0 and variance 1 stay.
+
+    Parameters
+    ----------
+    x : array_like of float16, bfloat16, float32 or float64
+        What comes out of SELU activations, of any shape.
+    rate, keep_prob, training, rng, out
+        As for ``dropout``. At rate 1 the result is zero, the limit of what it is before.
+    return_mask : bool
+        Return the mask too, an ``AlphaMask``, whose ``backward`` is the backward pass.
+
+    Returns
+    -------
+    y : ndarray
+        Of x's shape and dtype, or ``out``. At rate 0, and when not training, it is x itself, unless ``out`` is given.
+    mask : AlphaMask
+        Only with ``return_mask``.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NIPS 2017.
+    """
+    return _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature=False)
+
+
+def feature_alpha_dropout(
+    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+):
+    """Alpha dropout of whole channels: one decision for all that follows the first two dimensions.
+
+    Parameters
+    ----------
+    x : array_like of float16, bfloat16, float32 or float64, shape (N, C, ...)
+    rate, keep_prob, training, rng, out, return_mask
+        As for ``alpha_dropout``.
+
+    Returns
+    -------
+    y, mask
+        As for ``alpha_dropout``.
+    """
+    return _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature=True)
+
+
+def _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature):
+    rate = _arguments.rate_of(rate, keep_prob)
+    x = _arguments.float_array(x)
+    if out is not None:
+        _arguments.output(out, x)
+    noise_shape = None
+    if by_feature:
+        if x.ndim < 2:
+            raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {x.shape}")
+        noise_shape = _arguments.noise_lengths(x.shape[:2] + (1,) * (x.ndim - 2), x.shape)
+    source = _streams.source(rng)
+    if training:
+        result = _result(x, out, rate > 0.0)
+        mask = _whole(x.shape, rate, *source.next_draw(), noise_shape, None, AlphaMask)
+    else:
+        result = out
+        mask = _whole(x.shape, 0.0, 0, 0, None, None, AlphaMask)
+    y = mask.apply(x, result)
+    return (y, mask) if return_mask else y
+
+
+def gaussian_dropout(
+    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+):
+    """Multiply elements by normal numbers of mean 1 and variance ``rate / (1 - rate)``, which is that of dropout.
+
+    Parameters
+    ----------
+    x : array_like of float16, bfloat16, float32 or float64
+        Any shape and memory layout.
+    rate : float
+        From 0 to less than 1.
+    keep_prob, training, rng, out
+        As for ``dropout``.
+    return_mask : bool
+        Return the mask too, a ``GaussianMask``, whose ``backward`` is the backward pass.
+
+    Returns
+    -------
+    y : ndarray
+        Of x's shape and dtype, or ``out``. At rate 0, and when not training, it is x itself, unless ``out`` is given.
+    mask : GaussianMask
+        Only with ``return_mask``.
+
+    References
+    ----------
+    N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014), section
+    10.
+    """
+    rate = _arguments.rate_of(rate, keep_prob)
+    if rate == 1.0:
+        raise ValueError("rate must be below 1 for gaussian_dropout, whose variance is rate / (1 - rate)")
+    return _gaussian(x, math.sqrt(rate / (1.0 - rate)), False, training, rng, out, return_mask)
+
+
+def gaussian_noise(x, stddev, *, training=True, rng=None, out=None, return_mask=False):
+    """Add normal numbers of mean 0 to elements.
+
+    Parameters
+    ----------
+    x : array_like of float16, bfloat16, float32 or float64
+        Any shape and memory layout.
+    stddev : float
+        The standard deviation of the noise, at least 0, in the unit of x.
+    training, rng, out
+        As for ``dropout``.
+    return_mask : bool
+        Return the mask too, a ``GaussianMask``; its ``backward`` gives the gradient back as it is.
+
+    Returns
+    -------
+    y : ndarray
+        Of x's shape and dtype, or ``out``. With a standard deviation of 0, and when not training, it is x itself,
+        unless ``out`` is given.
+    mask : GaussianMask
+        Only with ``return_mask``.
+    """
+    return _gaussian(x, _arguments.standard_deviation(stddev), True, training, rng, out, return_mask)
+
+
+def _gaussian(x, stddev, additive, training, rng, out, return_mask):
+    x = _arguments.float_array(x)
+    if out is not None:
+        _arguments.output(out, x)
+    source = _streams.source(rng)
+    if training:
+        result = _result(x, out, stddev > 0.0)
+        key, call = source.next_draw()
+        mask = GaussianMask(x.shape, stddev, key=key, call=call, additive=additive)
+    else:
+        result = out
+        mask = GaussianMask(x.shape, 0.0, key=0, additive=additive)
+    y = mask.apply(x, result)
+    return (y, mask) if return_mask else y
+
+
+def _result(x, out, is_needed):
+    """Where the result goes, before anything is drawn: if there is no memory for it, the stream has not moved."""
+    return out if out is not None or not is_needed else _engine.result_for(x)
