@@ -33,6 +33,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import pyplot
 from tqdm import tqdm
 
 import fastdrop
@@ -211,13 +212,10 @@ def findings(runs: dict[str, Run], points: Points) -> str:
     return "\n".join(lines)
 
 
-def plot(runs: dict[str, Run], train_points: Points, test_points: Points, path: Path) -> None:
+def plot(runs: dict[str, Run], train_points: Points, test_points: Points, path: Path | None) -> None:
     """The probability of class 1 all over the plane, for each net, and the costs along the training."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    if path is not None:
+        pyplot.switch_backend("agg")  # which needs no display
     figure, axes = pyplot.subplots(1, 4, figsize=(17, 4.4), layout="constrained")
     low, high = train_points.x.min(axis=1), train_points.x.max(axis=1)
     margin = 0.1 * (high - low)
@@ -240,16 +238,22 @@ def plot(runs: dict[str, Run], train_points: Points, test_points: Points, path: 
         axes[3].plot(window * (np.arange(pieces) + 0.5), means, label=variant)
     axes[3].set(title="cost in training", xlabel="step", ylim=(0.0, None))
     axes[3].legend()
-    figure.savefig(path, dpi=120)
+    if path is None:
+        pyplot.show()
+    else:
+        figure.savefig(path, dpi=100)
+        print(f"\nThe plot is in {path}")
     pyplot.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="FILE.mat", help="the points of the exercise instead of two moons")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="the exercise's points (a MATLAB file) instead of two moons"
+    )
     parser.add_argument("--frozen", action="store_true", help="the exercise's masks, the same two at each step")
     parser.add_argument("--seed", type=int, default=0, help="for the moons and the fresh masks (default: %(default)s)")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the decision boundaries and the costs")
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="write the plot there, as PNG, instead of showing it")
     parser.add_argument("--quick", action="store_true", help="3,000 steps instead of 30,000")
     arguments = parser.parse_args()
     steps = 3_000 if arguments.quick else 30_000
@@ -271,9 +275,9 @@ def main() -> None:
     print(f"Masks: {'the same two at each step' if arguments.frozen else 'fresh at each step'}\n")
     print(table(runs, train_points, test_points, all_digits=arguments.frozen))
     print(f"\n{findings(runs, test_points)}")
-    if arguments.plot is not None:
-        plot(runs, train_points, test_points, arguments.plot)
-        print(f"\nPlot: {arguments.plot}")
+    if arguments.frozen:
+        print("With masks that never change these are costs of nets that know the points with their holes: see --help.")
+    plot(runs, train_points, test_points, arguments.plot)
 
 
 if __name__ == "__main__":

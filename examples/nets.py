@@ -239,7 +239,11 @@ class Adam:
     layers : iterable of layers
         Whose ``parameters`` it changes in place, by their ``gradients``.
     learning_rate, beta1, beta2, epsilon : float
-        As in the paper.
+        As in the paper, in the faster order of computation that it gives.
+    largest_norm : float
+        Longer gradients, all layers' together, are scaled down to this length, because a few steps of a long sequence
+        can make them very long: R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training recurrent neural
+        networks", ICML 2013.
     """
 
     def __init__(
@@ -249,8 +253,10 @@ class Adam:
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
+        largest_norm: float = math.inf,
     ) -> None:
         self.layers = list(layers)
+        self.largest_norm = largest_norm
         self.learning_rate, self.beta1, self.beta2, self.epsilon = learning_rate, beta1, beta2, epsilon
         self.steps = 0
         self.means, self.squares = (
@@ -259,11 +265,13 @@ class Adam:
 
     def step(self) -> None:
         """One step against the gradients."""
+        norm = math.sqrt(sum(float(np.vdot(g, g)) for layer in self.layers for g in layer.gradients.values()))
+        shorter = min(1.0, self.largest_norm / norm) if norm > 0.0 else 1.0
         self.steps += 1
         rate = self.learning_rate * math.sqrt(1.0 - self.beta2**self.steps) / (1.0 - self.beta1**self.steps)
         for layer, means, squares in zip(self.layers, self.means, self.squares, strict=True):
             for name, mean, square in zip(layer.parameters, means, squares, strict=True):
-                gradient = layer.gradients[name]
+                gradient = shorter * layer.gradients[name]
                 mean += (1.0 - self.beta1) * (gradient - mean)
                 square += (1.0 - self.beta2) * (gradient * gradient - square)
                 layer.parameters[name] -= rate * mean / (np.sqrt(square) + self.epsilon)
