@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, overload
+from typing import Any, NamedTuple, Self, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 
 import fastdrop
-from fastdrop import _arguments, _engine, _streams
-from fastdrop._layers import TrainingMode
+from fastdrop import _arguments, _engine
 from fastdrop._masks import Dims, DropoutMask, _whole
-from fastdrop._streams import RNG, PhiloxStream
+from fastdrop._streams import RNG
+from fastdrop._training import Stochastic, TrainingMode
 
 Cell: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -41,79 +41,6 @@ class _Probability:
 
     def __set__(self, instance: object, value: float) -> None:
         instance.__dict__[self._name] = _arguments.probability(value, self._name)
-
-
-class _Stochastic(TrainingMode):
-    """What draws in training, from a stream of its own, and can go on from a checkpoint.
-
-    A subclass names the numbers from 0 to 1 that belong to its state.
-    """
-
-    _PROBABILITIES: ClassVar[tuple[str, ...]]
-
-    def __init__(self, rng: RNG, always: bool) -> None:
-        super().__init__(always)
-        self.rng = rng  # last, so that a Generator is drawn from only where nothing else is wrong
-
-    @property
-    def rng(self) -> PhiloxStream:
-        return self._stream
-
-    @rng.setter
-    def rng(self, rng: RNG) -> None:
-        source = PhiloxStream() if rng is None else _streams.source(rng)
-        self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
-
-    def state_dict(self) -> dict[str, Any]:
-        """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
-
-        Returns
-        -------
-        dict
-            The name of the class, its probabilities, the key and the call number of its stream, and, for masks that are
-            held along a sequence, their call numbers. Whether it trains is not in it.
-        """
-        numbers = {name: getattr(self, name) for name in self._PROBABILITIES}
-        return {"layer": type(self).__name__, **numbers, "key": self.rng.key, "call": self.rng.call}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the object stood that this is the state of, with the masks that would have come next.
-
-        Its other parameters must be the same. Where objects share a stream, it is set for all of them.
-
-        Parameters
-        ----------
-        state : mapping
-            From ``state_dict``, or read from where that was saved; what ``numpy.load`` gives is taken as it is.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a state that is not of such an object; nothing is changed.
-        """
-        own = self.state_dict()
-        names = ", ".join(own)
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping with {names}, got {state!r} of type {type(state).__name__}")
-        if set(state) != set(own):
-            raise ValueError(f"state must hold {names} and nothing else, got {', '.join(map(str, state)) or 'nothing'}")
-        values = {
-            name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
-            for name, value in state.items()
-        }
-        if values["layer"] != own["layer"]:
-            raise ValueError(f"layer must be {own['layer']!r} in a state for this object, got {values['layer']!r}")
-        self._load(values)
-
-    def _load(self, values: dict[str, Any]) -> None:
-        numbers = {name: _arguments.probability(values[name], name) for name in self._PROBABILITIES}
-        key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
-        call = _arguments.next_call(values["call"])
-        own_key, _, seed = self.rng.__getstate__()
-        # Another key has another family of spawned streams.
-        self.rng.__setstate__((key, call, seed if key == own_key else None))
-        for name, number in numbers.items():
-            setattr(self, name, number)
 
 
 # The masks of Keras's LSTM and GRU
@@ -273,7 +200,7 @@ class RecurrentMasks(NamedTuple):
     state: GateMasks
 
 
-class RecurrentDropout(_Stochastic):
+class RecurrentDropout(Stochastic):
     """The masks of Keras's LSTM and GRU: drawn for a batch, and the same at each step of its sequences.
 
     ``draw`` is to be called once for each batch. What it returns is immutable and applies to steps or to whole
@@ -339,7 +266,7 @@ class RecurrentDropout(_Stochastic):
     2
     """
 
-    _PROBABILITIES = ("dropout", "recurrent_dropout")
+    _NUMBERS = ("dropout", "recurrent_dropout")
 
     dropout = _Probability()
     recurrent_dropout = _Probability()
@@ -431,7 +358,7 @@ class StepMasks(NamedTuple):
 _KINDS = ("input", "state", "output")  # what a wrapper drops, in the order in which it does
 
 
-class DropoutWrapper(_Stochastic):
+class DropoutWrapper(Stochastic):
     """A cell whose input, output and new state are dropped, as TensorFlow 1's ``tf.nn.rnn_cell.DropoutWrapper`` does.
 
     The wrapper is a cell itself: ``y, state = wrapper(x, state)``. What it drops of the output goes to the next layer
@@ -504,7 +431,7 @@ class DropoutWrapper(_Stochastic):
     True
     """
 
-    _PROBABILITIES = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
+    _NUMBERS = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
 
     input_keep_prob = _Probability()
     output_keep_prob = _Probability()
