@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the scripts of examples/ compute and print is right.
 
-They need the packages of the group ``examples``; with FASTDROP_TEST_EXAMPLES=1 it is an error, and not a skip, that one
-is missing. FASTDROP_SEED_TABLE names the data file of the exercise whose table ``inverted_dropout.py`` reproduces; if it
-is not set, ../shared/seed_table/data.mat is looked for beside the checkout.
+They need the packages of the group ``examples``; FASTDROP_TEST_EXAMPLES=1 makes it an error, and not a skip, that one is
+missing. FASTDROP_SEED_TABLE names the data file of the exercise whose table ``inverted_dropout.py`` reproduces; if it is
+not set, ../shared/seed_table/data.mat is looked for beside the checkout.
 """
 
 import functools
@@ -50,7 +50,7 @@ def run(script, *arguments):
     """What a script prints. Warnings of its own code are errors."""
     warnings = ["-W", "error:::__main__", "-W", "error:::nets"]
     warnings += ["-W", "ignore:fastdrop was built without its compiled core"]
-    # On a busy machine the threads of a linear algebra library wait for each other, and the nets are too small for them.
+    # On a busy machine the threads of a linear algebra library wait for each other; the nets are too small for them.
     settings = {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
         [sys.executable, *warnings, EXAMPLES / f"{script}.py", *arguments],
@@ -523,3 +523,16 @@ def test_bidirectional_wrapper_finds_all_that_it_claims(quick_run):
     text, _ = quick_run("bidirectional_wrapper")
     claims = re.findall(r"^  (yes|NO ) ", text, re.MULTILINE)
     assert claims == ["yes"] * 7
+    agreement = re.findall(r"decided as for the (step|sequence) before.*: ([\d.]+)$", text, re.MULTILINE)
+    anew, shared = [float(share) for _, share in agreement[:2]], [float(share) for _, share in agreement[2:]]
+    assert anew == pytest.approx([0.5, 0.5], abs=0.03)  # the standard deviation of 10,000 coins is 0.005
+    assert shared == [1.0, 1.0]
+    found = re.findall(r" (-?[\d.]+)  ([\d.]+), by theory ([\d.]+)$", text, re.MULTILINE)
+    expected = float(re.search(r"without dropout +(-?[\d.]+)", text)[1])
+    assert len(found) == 4
+    for mean, deviation, theory in (map(float, numbers) for numbers in found):
+        # Of 100 trials, within five standard deviations.
+        assert abs(mean - expected) < 5 * theory / math.sqrt(100)
+        assert abs(deviation / theory - 1) < 5 / math.sqrt(200)
+    separate, together = float(found[0][2]), float(found[2][2])
+    assert together > 1.5 * separate
