@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the scripts of examples/ compute and print is right.
 
-They need the packages of the group ``examples``; FASTDROP_TEST_EXAMPLES=1 makes it an error, and not a skip, that one is
-missing. FASTDROP_SEED_TABLE names the data file of the exercise whose table ``inverted_dropout.py`` reproduces; if it is
-not set, ../shared/seed_table/data.mat is looked for beside the checkout.
+They need the packages of the group ``examples``; FASTDROP_TEST_EXAMPLES=1 makes it an error, and not a skip, that one
+is missing. FASTDROP_SEED_TABLE names the data file of the exercise whose table ``inverted_dropout.py`` reproduces; if
+it is not set, ../shared/seed_table/data.mat is looked for beside the checkout.
 """
 
 import functools
