@@ -81,7 +81,7 @@ def run(page: Path, directory: Path) -> Run:
 
 @contextlib.contextmanager
 def _drawing():
-    """Draw into files, in matplotlib's own style, with the numbers that a figure shows."""
+    """Draw into files alone, in matplotlib's own style, with the numbers that a figure shows."""
     import matplotlib
     from matplotlib import pyplot
     from matplotlib.figure import Figure
@@ -93,7 +93,6 @@ def _drawing():
         packed = base64.b85encode(zlib.compress(json.dumps(_shown(figure)).encode(), 9)).decode()
         save(figure, path, metadata={METADATA: packed}, **options)
 
-    backend = matplotlib.get_backend(auto_select=False)
     Figure.savefig = save_with_numbers
     try:
         with matplotlib.rc_context():
@@ -103,8 +102,6 @@ def _drawing():
     finally:
         Figure.savefig = save
         pyplot.close("all")
-        if backend is not None:
-            pyplot.switch_backend(backend)
 
 
 def _shown(figure: Any) -> dict[str, list[Any]]:
