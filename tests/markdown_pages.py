@@ -106,14 +106,12 @@ def _drawing():
 
 def _shown(figure: Any) -> dict[str, list[Any]]:
     """What a figure shows: its words, and the numbers of its lines, images, bars and points."""
-    from matplotlib.text import Text
-
     words, numbers = [], []
     for axes in figure.axes:
         named = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
         legend = axes.get_legend()
         named += legend.get_texts() if legend is not None else []
-        words += [text.get_text() for text in named if isinstance(text, Text) and text.get_text()]
+        words += [text.get_text() for text in named if text.get_text()]
         shown = [line.get_xydata() for line in axes.lines]
         shown += [image.get_array() for image in axes.images]
         shown += [patch.get_patch_transform().transform(patch.get_path().vertices) for patch in axes.patches]
