@@ -17,27 +17,32 @@ from fastdrop._operations import Operation
 Dims: TypeAlias = tuple[tuple[int, int], ...] | None
 
 
+def _in_state(position: int) -> Any:
+    """An attribute that stands in a mask's state."""
+    return property(lambda mask: mask._state[position])
+
+
 class _Mask:
     """What masks of all kinds are: a key, a call number, and where the elements lie in the stream."""
 
-    _STATE: tuple[str, ...]
-    __slots__ = ("shape", "key", "call", "_offset", "_strides", "_dims")
+    # One tuple holds all that a mask is: layers make one at every call, and setting nine attributes took a microsecond.
+    __slots__ = ("_state",)
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
-    shape: tuple[int, ...]
-    key: int | None
-    call: int | None
-    _offset: int  # of the first element, in the stream
-    _strides: tuple[int, ...]  # there, in elements; 0 along a dimension that shares its decisions
-    _dims: Dims  # what follows from shape and _strides, as Kernels take it
+    _state: tuple
+    shape: tuple[int, ...] = _in_state(0)
+    key: int | None = _in_state(1)
+    call: int | None = _in_state(2)
+    _offset: int = _in_state(3)  # of the first element, in the stream
+    _strides: tuple[int, ...] = _in_state(4)  # there, in elements; 0 along a dimension that shares its decisions
 
-    def _fill(self, *values: Any) -> None:
-        for name, value in zip(self._STATE, values, strict=True):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "_dims", _collapsed(self.shape, self._strides))
+    def _fill(self, *state: Any) -> None:
+        object.__setattr__(self, "_state", state)
 
-    def _state(self) -> tuple:
-        return tuple(getattr(self, name) for name in self._STATE)
+    @property
+    def _dims(self) -> Dims:
+        """Where the elements lie, as Kernels take it."""
+        return _collapsed(self.shape, self._strides)
 
     @property
     def ndim(self) -> int:
@@ -55,10 +60,7 @@ class _Mask:
 
     def _check(self, x: Any, out: Any, name: str) -> np.ndarray:
         """x, as an array that the mask can be applied to, with the result in out."""
-        if not fastdrop._kernels.are_plain(x, out):
-            x = _arguments.float_array(x, name)
-            if out is not None:
-                _arguments.output(out, x, name)
+        x = _arguments.operand(x, out, name)
         if x.shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {x.shape}")
         return x
@@ -73,8 +75,8 @@ class _Mask:
             if n is not None:
                 shape.append(n)
                 strides.append(stride)
-        part = {"shape": tuple(shape), "_offset": offset, "_strides": tuple(strides)}
-        return _restore(type(self), *(part.get(name, getattr(self, name)) for name in self._STATE))
+        _, key, call, _, _, *rest = self._state
+        return _restore(type(self), tuple(shape), key, call, offset, tuple(strides), *rest)
 
     @property
     def _is_whole(self) -> bool:
@@ -82,23 +84,19 @@ class _Mask:
         return self._offset == 0 and self._strides == _strides(self.shape, _noise_shape(self.shape, self._strides))
 
     def __eq__(self, other: object) -> bool:
-        return (
-            type(self) is type(other) and self._state() == other._state()
-            if isinstance(other, _Mask)
-            else NotImplemented
-        )
+        return type(self) is type(other) and self._state == other._state if isinstance(other, _Mask) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self), self._state()))
+        return hash((type(self), self._state))
 
     def __reduce__(self) -> tuple:
-        return _restore, (type(self), *self._state())
+        return _restore, (type(self), *self._state)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be set")
+        raise AttributeError(f"masks are immutable: {name} can not be set")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be deleted")
+        raise AttributeError(f"masks are immutable: {name} can not be deleted")
 
     def _described(self, text: str) -> str:
         return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
@@ -138,17 +136,16 @@ class DropoutMask(_Mask):
     >>> import numpy as np, fastdrop
     >>> mask = fastdrop.DropoutMask((4, 6), 0.5, key=2026)
     >>> np.asarray(mask)[1].astype(int)
-    array([1, 0, 0, 0, 1, 1])
+    array([1, 1, 0, 0, 0, 1])
     >>> np.array_equal(np.asarray(mask[1:3, 2:]), np.asarray(mask)[1:3, 2:])
     True
     """
 
-    _STATE = ("shape", "rate", "key", "call", "_offset", "_strides", "_bits", "_scale")
-    __slots__ = ("rate", "_bits", "_scale")
+    __slots__ = ()
 
-    rate: float
-    _bits: bytes | None  # keep bits from an array, in place of the stream
-    _scale: float | None  # None where it follows from the rate
+    rate: float = _in_state(5)
+    _bits: bytes | None = _in_state(6)  # keep bits from an array, in place of the stream
+    _scale: float | None = _in_state(7)  # None where it follows from the rate
 
     def __init__(
         self,
@@ -162,15 +159,16 @@ class DropoutMask(_Mask):
     ) -> None:
         shape = _arguments.mask_shape(shape)
         noise = _arguments.noise_lengths(noise_shape, shape)
+        rate = _arguments.probability(rate, "rate")
         self._fill(
             shape,
-            _arguments.probability(rate, "rate"),
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, noise),
+            rate,
             None,
-            None if scale is None else _arguments.finite(scale, "scale"),
+            None if scale is None else _unusual(_arguments.finite(scale, "scale"), rate),
         )
 
     @classmethod
@@ -191,7 +189,7 @@ class DropoutMask(_Mask):
         if rate == 1.0 and keep.any():
             raise ValueError("rate must be below 1 where keep keeps any element, because the scale is 1 / (1 - rate)")
         bits = np.packbits(keep, axis=None, bitorder="little").tobytes()
-        return _restore(cls, keep.shape, rate, None, None, 0, _strides(keep.shape, None), bits, None)
+        return _restore(cls, keep.shape, None, None, 0, _strides(keep.shape, None), rate, bits, None)
 
     # What follows from the parameters
 
@@ -267,7 +265,7 @@ class DropoutMask(_Mask):
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("a DropoutMask has no memory to share: np.asarray(mask) draws a new array")
+            raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
         keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self.places())
         return keep if dtype is None else keep.astype(dtype, copy=False)
 
@@ -304,6 +302,17 @@ class AlphaMask(DropoutMask):
 
     It has the parameters and attributes of a ``DropoutMask``, of which ``scale`` follows from the rate.
     ``apply`` is the forward pass, and ``backward`` the gradient: dropped elements have none.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> mask = fastdrop.AlphaMask(5, 0.5, key=2026)
+    >>> np.asarray(mask).astype(int)
+    array([1, 1, 0, 0, 0])
+    >>> mask.apply(np.zeros(5)).round(3)
+    array([ 0.779,  0.779, -0.779, -0.779, -0.779])
+    >>> mask.backward(np.ones(5)).round(3)
+    array([0.886, 0.886, 0.   , 0.   , 0.   ])
     """
 
     __slots__ = ()
@@ -323,17 +332,8 @@ class AlphaMask(DropoutMask):
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
         scale, shift, fill = alpha_numbers(self.rate)
-        _engine.apply(
-            x,
-            result,
-            *self._draw(),
-            self.threshold,
-            scale,
-            *self.places(),
-            op=Operation.ALPHA_DROPOUT,
-            shift=shift,
-            fill=fill,
-        )
+        terms = {"op": Operation.ALPHA_DROPOUT, "shift": shift, "fill": fill}
+        _engine.apply(x, result, *self._draw(), self.threshold, scale, *self.places(), terms)
         return result
 
 
@@ -355,7 +355,7 @@ def alpha_numbers(rate: float) -> tuple[float, float, float]:
     limit = -1.0507009873554805 * 1.6732632423543772
     scale = ((1.0 - rate) * (1.0 + rate * limit * limit)) ** -0.5
     shift = -scale * rate * limit
-    return scale, shift, scale * limit + shift
+    return scale, shift, scale * limit * (1.0 - rate)  # which is scale * limit + shift without its cancellation
 
 
 class GaussianMask(_Mask):
@@ -378,24 +378,32 @@ class GaussianMask(_Mask):
     The numbers are made in float32 from Box and Muller's transform of 31 + 32 random bits, the same for every dtype,
     and none is larger than 6.66. They come from a domain of the stream of their own: a ``DropoutMask`` with the same
     key and call is independent of them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> mask = fastdrop.GaussianMask(3, 0.5, key=2026)
+    >>> np.asarray(mask)
+    array([0.8868489, 1.0589284, 1.2773517], dtype=float32)
+    >>> mask.apply(np.full(3, 10, np.float32))
+    array([ 8.868489, 10.589284, 12.773518], dtype=float32)
     """
 
-    _STATE = ("shape", "stddev", "key", "call", "_offset", "_strides", "additive")
-    __slots__ = ("stddev", "additive")
+    __slots__ = ()
 
-    stddev: float
-    additive: bool
+    stddev: float = _in_state(5)
+    additive: bool = _in_state(6)
 
     def __init__(self, shape: Any, stddev: float, *, key: int, call: int = 0, additive: bool = False) -> None:
         shape = _arguments.mask_shape(shape)
         self._fill(
             shape,
-            _arguments.standard_deviation(stddev),
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, None),
-            bool(additive),
+            _arguments.standard_deviation(stddev),
+            _arguments.flag(additive, "additive"),
         )
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -424,13 +432,13 @@ class GaussianMask(_Mask):
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
         op = Operation.GAUSSIAN_NOISE if self.additive else Operation.GAUSSIAN_DROPOUT
-        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, op=op)
+        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, None, {"op": op})
         return result
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """What elements are multiplied by, or what is added to them, in float32."""
         if copy is False:
-            raise ValueError("a GaussianMask has no memory to share: np.asarray(mask) draws a new array")
+            raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
         factors = self._perturbed(np.full(self.shape, 0 if self.additive else 1, np.float32), None)
         return factors if dtype is None else factors.astype(dtype, copy=False)
 
@@ -450,7 +458,18 @@ def _whole(
     cls: type = DropoutMask,
 ) -> Any:
     """A mask that its parameters say all about, which need no check."""
-    return _restore(cls, shape, rate, key, call, 0, _strides(shape, noise_shape), None, scale)
+    scale = None if scale is None else _unusual(scale, rate)
+    return _restore(cls, shape, key, call, 0, _strides(shape, noise_shape), rate, None, scale)
+
+
+def _unusual(scale: float, rate: float) -> float | None:
+    """None for the scale that follows from the rate, so that masks which do the same are equal."""
+    return None if scale == _engine.threshold_and_scale(rate)[1] else scale
+
+
+def _whole_gaussian(shape: tuple[int, ...], key: int, call: int, stddev: float, additive: bool) -> GaussianMask:
+    """``_whole`` for normal numbers."""
+    return _restore(GaussianMask, shape, key, call, 0, _strides(shape, None), stddev, additive)
 
 
 def _restore(cls: type, *state: Any) -> Any:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What all tests share: the implementations that they run on, the oracle, and hypothesis' settings."""
+"""What all tests share: the implementations that they run on, the oracle, the family, and hypothesis' settings."""
 
+import dataclasses
 import os
 import platform
 import warnings
@@ -97,3 +98,63 @@ def dtypes():
 @pytest.fixture(params=DTYPES, ids=[dtype.name for dtype in DTYPES])
 def dtype(request):
     return request.param
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A function of the family, and what it takes to call all of them in one way."""
+
+    name: str
+    shape: tuple[int, ...] = (7, 5, 9)
+    operands: tuple[str, ...] = ("x",)
+    shared: tuple[int, ...] = ()  # the axes along which elements fall together
+    amount: str = "rate"  # the argument that says how much noise there is
+
+    def __call__(self, *arrays, **options):
+        return getattr(fastdrop, self.name)(*arrays, **options)
+
+    def arrays(self, dtype=np.float32, seed=0):
+        """An array for each operand: normal numbers, and zeros of both signs."""
+        random = np.random.default_rng(seed)
+        shapes = [self.shape[-1:] if operand == "bias" else self.shape for operand in self.operands]
+        arrays = [random.standard_normal(shape).astype(dtype) for shape in shapes]
+        for array in arrays:
+            array.flat[1], array.flat[2] = 0.0, -0.0
+        return arrays
+
+    def mask(self, amount, stream, call):
+        """The mask that a call in training has, made without the function."""
+        if self.name.startswith("gaussian"):
+            stddev = amount if self.amount == "stddev" else (amount / (1 - amount)) ** 0.5
+            additive = self.name == "gaussian_noise"
+            return fastdrop.GaussianMask(self.shape, stddev, key=stream.key, call=call, additive=additive)
+        noise_shape = tuple(1 if axis in self.shared else n for axis, n in enumerate(self.shape))
+        options = {"scale": 1.0} if self.name == "zoneout" else {}
+        kind = fastdrop.AlphaMask if "alpha" in self.name else fastdrop.DropoutMask
+        return kind(self.shape, amount, key=stream.key, call=call, noise_shape=noise_shape, **options)
+
+
+FUNCTIONS = [
+    Function("dropout"),
+    Function("dropout1d", shared=(2,)),
+    Function("dropout2d", (3, 4, 5, 6), shared=(2, 3)),
+    Function("dropout3d", (2, 3, 4, 3, 5), shared=(2, 3, 4)),
+    Function("drop_path", (31, 3, 4), shared=(1, 2)),
+    Function("dropconnect", operands=("weights",)),
+    Function("embedding_dropout", (40, 7), operands=("table",), shared=(1,)),
+    Function("alpha_dropout"),
+    Function("feature_alpha_dropout", shared=(2,)),
+    Function("gaussian_dropout"),
+    Function("gaussian_noise", amount="stddev"),
+    Function("dropout_add", operands=("x", "residual")),
+    Function("bias_dropout_add", operands=("x", "bias", "residual")),
+    Function("relu_dropout"),
+    Function("zoneout", operands=("new", "old")),
+]
+FAMILY = {function.name: function for function in FUNCTIONS}
+
+
+@pytest.fixture(params=FAMILY)
+def function(request):
+    """Each function of the family in turn; ``parametrize(..., indirect=True)`` takes some of them by name."""
+    return FAMILY[request.param]
