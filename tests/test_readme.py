@@ -17,11 +17,12 @@ RESULT = re.search(r"\]\((benchmarks/results/[^)]+\.json)\)", README)
 
 def test_the_code_runs_from_top_to_bottom(tmp_path):
     result = markdown_pages.run(ROOT / "README.md", tmp_path)
-    assert list(result.printed.values()) == [""] * 3
+    assert list(result.printed.values()) == [""] * 4
     y, x, dx = (result.names[name] for name in ("y", "x", "dx"))
     np.testing.assert_array_equal(dx, y)  # x was ones, and so was the gradient
     assert set(np.unique(y)) == {np.float32(0), np.float32(1) / np.float32(0.75)}
     assert x.all()
+    np.testing.assert_array_equal(result.names["dh"], result.names["h"])
 
 
 def rows():
