@@ -14,8 +14,8 @@ from fastdrop._functions import Options
 from fastdrop._masks import DropoutMask, _whole
 from fastdrop._operations import Operation
 
-# Kernels take a bias of at least 32 elements; a longer one is wrapped around less often.
-MIN_BIAS = 2048
+# Kernels take a bias of at least 32 elements. A longer one wraps around less often, and this one stays in the cache.
+MIN_BIAS = 512
 
 
 @overload
