@@ -9,7 +9,8 @@
 #include "fastdrop.h"
 
 enum {
-    LONG = 1024,                      /* elements of a run that goes to a kernel by itself */
+    LONG = 1024,                      /* elements of a run that goes to a kernel by itself, */
+    LONG_REPEATED = 8192,             /* and where one decision sets or clears them all: small pieces clear slowly */
     PART = 4096,                      /* elements whose bits are put together */
     SLACK = 8,                        /* bytes that put_bits() may write behind the last bit */
 };
@@ -28,6 +29,11 @@ typedef struct {
     size_t n;
     int is_repeated;                  /* all have the same index */
 } run;
+
+static int is_long(run r)
+{
+    return r.n >= (r.is_repeated ? LONG_REPEATED : LONG);
+}
 
 static cursor cursor_at(const fd_places *p, int64_t element)
 {
@@ -54,19 +60,24 @@ static run next_run(const fd_places *p, const cursor *c, size_t most)
     return r;
 }
 
-static void advance(const fd_places *p, cursor *c, size_t n)
+/* Go on by n along dimension d, up to its end; those behind it are at their beginning. */
+static void advance_along(const fd_places *p, cursor *c, int d, size_t n)
 {
-    if (p->ndim == 0) {
-        c->index += (int64_t)n;
-        return;
-    }
-    int d = p->ndim - 1;
     c->at[d] += (int64_t)n;
     c->index += (int64_t)n * p->stride[d];
     for (; d > 0 && c->at[d] == p->shape[d]; --d) {
         c->index += p->stride[d - 1] - c->at[d] * p->stride[d];
         c->at[d] = 0;
         ++c->at[d - 1];
+    }
+}
+
+static void advance(const fd_places *p, cursor *c, size_t n)
+{
+    if (p->ndim == 0) {
+        c->index += (int64_t)n;
+    } else {
+        advance_along(p, c, p->ndim - 1, n);
     }
 }
 
@@ -80,48 +91,78 @@ static int is_kept(const fd_job *job, int64_t index)
     return bit;
 }
 
-/* Put n bits at bit `at` of a string; what stood behind them is lost. They are those at bit `first` of a string that ends
- * before `end`. */
+/* Put n bits at bit `at` of a string, from bit `first` on of another that ends before `end`. What stood behind them is
+ * lost, up to SLACK bytes more. */
 static void put_bits(uint8_t *to, size_t at, const uint8_t *from, size_t first, size_t n, const uint8_t *end)
 {
     while (n > 0) {
-        const uint8_t *const p = from + first / 8;
+        const uint8_t *p = from + first / 8;
         uint8_t bytes[8] = {0};
-        memcpy(bytes, p, end - p < 8 ? (size_t)(end - p) : 8);
+        if (end - p < 8) {
+            memcpy(bytes, p, (size_t)(end - p));
+            p = bytes;
+        }
         const unsigned odd = (unsigned)(at % 8), skipped = (unsigned)(first % 8);
         const size_t most = 64 - (odd > skipped ? odd : skipped), part = n < most ? n : most;
         const uint64_t before = to[at / 8] & ((1u << odd) - 1);
-        store_le64(to + at / 8, before | load_le64(bytes) >> skipped << odd);
+        store_le64(to + at / 8, before | load_le64(p) >> skipped << odd);
         at += part;
         first += part;
         n -= part;
     }
 }
 
+/* The same with n bits that are all the same. */
+static void put_same(uint8_t *to, size_t at, int bit, size_t n)
+{
+    const uint64_t same = bit ? ~UINT64_C(0) : 0;
+    const unsigned odd = (unsigned)(at % 8);
+    uint8_t *p = to + at / 8;
+    store_le64(p, (*p & ((1u << odd) - 1)) | same << odd);
+    for (uint8_t *const end = to + (at + n + 7) / 8; (p += 8) < end;) {
+        store_le64(p, same);
+    }
+}
+
+/* The keep bits of whole runs of one decision each, as of channels that come first: up to n elements, from bit `at` on.
+ * Returns how many, which is 0 where it is something else that comes next. */
+static size_t repeat_bits(const fd_places *p, cursor *c, size_t n, size_t at, uint8_t *bits)
+{
+    const int last = p->ndim - 1;
+    if (last < 1 || p->bits == NULL || p->stride[last] != 0 || p->stride[last - 1] != 1 || c->at[last] != 0) {
+        return 0;
+    }
+    const size_t length = (size_t)p->shape[last], left = (size_t)(p->shape[last - 1] - c->at[last - 1]);
+    const size_t runs = left < n / length ? left : n / length;
+    for (size_t i = 0; i < runs; ++i) {
+        const size_t index = (size_t)c->index + i;
+        put_same(bits, at + i * length, p->bits[index / 8] >> index % 8 & 1, length);
+    }
+    advance_along(p, c, last - 1, runs);
+    return runs * length;
+}
+
 /* The keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
 static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[PART / 8 + SLACK])
 {
-    static const uint8_t none[LONG / 8], all[] = {
-#define ONES_8 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF
-#define ONES_32 ONES_8, ONES_8, ONES_8, ONES_8
-        ONES_32, ONES_32, ONES_32, ONES_32
-#undef ONES_32
-#undef ONES_8
-    };
     const fd_places *const p = &job->places;
     size_t done = 0;
     while (done < n) {
-        uint8_t drawn[LONG / 8];
         const run r = next_run(p, c, n - done);
-        if (r.n >= LONG) {
+        if (is_long(r)) {
             break;
         }
+        const size_t repeated = repeat_bits(p, c, n - done, done, bits);
+        if (repeated > 0) {
+            done += repeated;
+            continue;
+        }
         if (r.is_repeated) {
-            const uint8_t *const same = is_kept(job, r.index) ? all : none;
-            put_bits(bits, done, same, 0, r.n, same + LONG / 8);
+            put_same(bits, done, is_kept(job, r.index), r.n);
         } else if (p->bits != NULL) {
             put_bits(bits, done, p->bits, (size_t)r.index, r.n, p->bits + p->bytes);
         } else {
+            uint8_t drawn[LONG / 8];
             job->kernels->keep_bits(&job->draw, (uint64_t)r.index, r.n, drawn);
             put_bits(bits, done, drawn, 0, r.n, drawn + (r.n + 7) / 8);
         }
@@ -129,6 +170,18 @@ static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[
         done += r.n;
     }
     return done;
+}
+
+/* How many elements from the next on, at most n, repeat the decisions of a short row, as where channels come last: whole
+ * rows, or 0. */
+static size_t periodic(const fd_places *p, const cursor *c, size_t n)
+{
+    const int last = p->ndim - 1;
+    if (last < 1 || p->stride[last] != 1 || p->stride[last - 1] != 0 || c->at[last] != 0 || p->shape[last] >= LONG) {
+        return 0;
+    }
+    const size_t row = (size_t)p->shape[last], rows = (size_t)(p->shape[last - 1] - c->at[last - 1]);
+    return (rows < n / row ? rows : n / row) * row;
 }
 
 static void apply_run(const fd_job *job, run r, const fd_operands *o)
@@ -141,32 +194,63 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
         }
         return;
     }
-    /* One decision for all is a draw that keeps all, or none. */
-    fd_draw same = job->draw;
-    same.threshold = is_kept(job, r.index) ? 0 : UINT64_C(1) << 32;
-    if (same.threshold != 0 && job->op == FD_DROPOUT) {
+    static const uint8_t none[4096], all[] = {
+#define ONES_8 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF
+#define ONES_64 ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8
+#define ONES_512 ONES_64, ONES_64, ONES_64, ONES_64, ONES_64, ONES_64, ONES_64, ONES_64
+        ONES_512, ONES_512, ONES_512, ONES_512, ONES_512, ONES_512, ONES_512, ONES_512
+#undef ONES_512
+#undef ONES_64
+#undef ONES_8
+    };
+    const int kept = is_kept(job, r.index);
+    if (!kept && job->op == FD_DROPOUT) {
         memset(o->y, 0, r.n * sizes[job->dtype]);
         return;
     }
-    job->kernels->draw[job->op][job->dtype](&same, 0, r.n, o);
+    for (size_t done = 0; done < r.n; done += 8 * sizeof all) {
+        const fd_operands part = operands_at(o, done, sizes[job->dtype]);
+        const size_t n = r.n - done < 8 * sizeof all ? r.n - done : 8 * sizeof all;
+        job->kernels->apply[job->op][job->dtype](kept ? all : none, 0, n, &part);
+    }
+}
+
+/* Elements that repeat the decisions of a row: its bits are put together as often as there is place for. */
+static void apply_periodic(const fd_job *job, cursor *c, size_t n, const fd_operands *o)
+{
+    uint8_t bits[PART / 8 + SLACK];
+    const size_t row = (size_t)job->places.shape[job->places.ndim - 1];
+    cursor first = *c;
+    size_t filled = collect_bits(job, &first, row, bits);
+    while (filled + row <= PART && filled < n) {
+        const size_t more = filled < (PART - filled) / row * row ? filled : (PART - filled) / row * row;
+        put_bits(bits, filled, bits, 0, more, bits + sizeof bits);
+        filled += more;
+    }
+    for (size_t done = 0; done < n; done += filled) {
+        const fd_operands part = operands_at(o, done, sizes[job->dtype]);
+        job->kernels->apply[job->op][job->dtype](bits, 0, n - done < filled ? n - done : filled, &part);
+    }
+    advance_along(&job->places, c, job->places.ndim - 2, n / row);
 }
 
 void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands)
 {
     const int takes_bits = job->kernels->apply[job->op][job->dtype] != NULL;
     cursor c = cursor_at(&job->places, first);
-    for (size_t done = 0; done < n;) {
+    for (size_t done = 0, part; done < n; done += part) {
         const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
         const run r = next_run(&job->places, &c, n - done);
-        if (r.n < LONG && r.n < n - done && takes_bits) {
+        if (takes_bits && (part = periodic(&job->places, &c, n - done)) > 0) {
+            apply_periodic(job, &c, part, &o);
+        } else if (takes_bits && !is_long(r) && r.n < n - done) {
             uint8_t bits[PART / 8 + SLACK];
-            const size_t part = collect_bits(job, &c, n - done < PART ? n - done : PART, bits);
+            part = collect_bits(job, &c, n - done < PART ? n - done : PART, bits);
             job->kernels->apply[job->op][job->dtype](bits, 0, part, &o);
-            done += part;
         } else {
+            part = r.n;
             apply_run(job, r, &o);
             advance(&job->places, &c, r.n);
-            done += r.n;
         }
     }
 }

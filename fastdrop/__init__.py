@@ -102,16 +102,41 @@ from fastdrop._fused import (  # noqa: E402
     zoneout,
     zoneout_backward,
 )
+from fastdrop._layers import (  # noqa: E402
+    AlphaDropout,
+    DropConnect,
+    Dropout,
+    DropPath,
+    EmbeddingDropout,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask  # noqa: E402
+from fastdrop._monte_carlo import mc_predict, stochastic  # noqa: E402
 from fastdrop._noise import alpha_dropout, feature_alpha_dropout, gaussian_dropout, gaussian_noise  # noqa: E402
 from fastdrop._streams import PhiloxStream  # noqa: E402
 from fastdrop._threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
 __all__ = [
+    "AlphaDropout",
     "AlphaMask",
+    "DropConnect",
+    "DropPath",
+    "Dropout",
     "DropoutMask",
+    "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
     "GaussianMask",
+    "GaussianNoise",
     "PhiloxStream",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
     "alpha_dropout",
     "bias_dropout_add",
     "bias_dropout_add_backward",
@@ -128,11 +153,13 @@ __all__ = [
     "gaussian_dropout",
     "gaussian_noise",
     "get_num_threads",
+    "mc_predict",
     "num_threads",
     "relu_dropout",
     "relu_dropout_backward",
     "set_num_threads",
     "show_config",
+    "stochastic",
     "zoneout",
     "zoneout_backward",
 ]

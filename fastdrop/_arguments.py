@@ -173,6 +173,31 @@ def alike(other: Any, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
     return other
 
 
+def noise_pattern(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """A noise_shape for arrays that are not there yet, as far as it can be checked."""
+    if noise_shape is None:
+        return None
+    given = tuple(noise_shape) if np.iterable(noise_shape) else (noise_shape,)
+    if not np.iterable(noise_shape) or not all(n is None or is_index(n) for n in given):
+        raise TypeError(f"noise_shape must be None or a sequence of ints and None, got {noise_shape!r}")
+    lengths = tuple(None if n is None else operator.index(n) for n in given)
+    if any(n is not None and n < 0 for n in lengths):
+        raise ValueError(f"noise_shape must hold lengths of at least 0, got {noise_shape!r}")
+    return lengths
+
+
+def axes_pattern(value: Any, name: str) -> int | tuple[int, ...] | None:
+    """Axes of arrays that are not there yet, as far as they can be checked."""
+    if value is None or is_index(value):
+        return None if value is None else operator.index(value)
+    if not isinstance(value, (tuple, list)) or not all(is_index(axis) for axis in value):
+        raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
+    found = tuple(operator.index(axis) for axis in value)
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} must not name an axis twice, got {value!r}")
+    return found
+
+
 def unsigned(value: Any, name: str, bits: int) -> int:
     """An int from 0 to 2**bits - 1."""
     if not is_index(value):
@@ -181,6 +206,15 @@ def unsigned(value: Any, name: str, bits: int) -> int:
     if not 0 <= number < 1 << bits:
         raise ValueError(f"{name} must be from 0 to 2**{bits} - 1, got {number}")
     return number
+
+
+def next_call(value: Any) -> int:
+    """The number of a stream's next call: one more than the last where all are used up."""
+    if not is_index(value):
+        raise TypeError(f"call must be an int from 0 to 2**{CALL_BITS}, got {_described(value)}")
+    if not 0 <= operator.index(value) <= 1 << CALL_BITS:
+        raise ValueError(f"call must be from 0 to 2**{CALL_BITS}, got {value}")
+    return operator.index(value)
 
 
 def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
@@ -207,6 +241,13 @@ def count(value: Any, name: str) -> int:
     if operator.index(value) < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
     return operator.index(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    """A bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {_described(value)}")
+    return bool(value)
 
 
 def is_index(value: Any) -> bool:

@@ -137,25 +137,25 @@ def dropout(
     if mode is not UPSCALE:
         _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
     source = _streams.source(rng)
-    if not training:
-        mask = _whole(x.shape, 0.0, 0, 0, None, 1.0 - rate if mode == DOWNSCALE else None)
-        y = mask.apply(x, out)
-        return (y, mask) if return_mask else y
-    y = out if out is not None else _engine.result_for(x) if rate > 0.0 else x
+    if return_mask or noise_shape is not None or mode != UPSCALE or not training or rate == 0.0:
+        return _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask)
+    # What is called most takes the shortest way.
+    y = out if out is not None else _engine.result_for(x)
     key, call = source.next_draw()
-    mask = None
-    if return_mask or noise_shape is not None:
-        mask = _whole(x.shape, rate, key, call, noise_shape, 1.0 if mode == DOWNSCALE else None)
-    if rate == 0.0:
-        y = _engine.copied(x, out)
+    _engine.apply(x, y, key, call, *_engine.threshold_and_scale(rate))
+    return y
+
+
+def _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask):
+    """``dropout`` with checked arguments, by way of a mask."""
+    if training:
+        y = out if out is not None or rate == 0.0 else _engine.result_for(x)
+        key, call = source.next_draw()
+        mask = _whole(x.shape, rate, key, call, noise_shape, None if mode == UPSCALE else 1.0)
     else:
-        threshold, scale = _engine.threshold_and_scale(rate)
-        if mode == DOWNSCALE:
-            scale = 1.0
-        if noise_shape is None:
-            _engine.apply(x, y, key, call, threshold, scale)
-        else:
-            _engine.apply(x, y, key, call, threshold, scale, *mask.places())
+        y = out
+        mask = _whole(x.shape, 0.0, 0, 0, None, None if mode == UPSCALE else 1.0 - rate)
+    y = mask._scaled(x, y, mask.scale)
     return (y, mask) if return_mask else y
 
 
@@ -167,7 +167,16 @@ def _without_axes(shape: tuple[int, ...], noise_shape: Any, shared_axes: Any) ->
     return tuple(1 if axis in shared else n for axis, n in enumerate(shape))
 
 
-def _dropout_channels(dims: int, x, rate, data_format, **options):
+def _dropout_shared(x, rate, keep_prob, first, last, training, rng, out, return_mask):
+    """``dropout`` with one decision along the axes from first to before last."""
+    rate = _arguments.rate_of(rate, keep_prob)
+    if out is not None:
+        _arguments.output(out, x)
+    noise_shape = x.shape[:first] + (1,) * (last - first) + x.shape[last:]
+    return _with_mask(x, rate, noise_shape, UPSCALE, training, _streams.source(rng), out, return_mask)
+
+
+def _dropout_channels(dims, x, rate, keep_prob, data_format, *options):
     """Dropout of whole channels, each of so many dimensions."""
     x = _arguments.float_array(x)
     _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
@@ -176,7 +185,7 @@ def _dropout_channels(dims: int, x, rate, data_format, **options):
             f"x must have {dims + 2} dimensions, or {dims + 1} without a batch, for dropout{dims}d, got {x.ndim}"
         )
     first = x.ndim - dims if data_format == CHANNELS_FIRST else x.ndim - dims - 1
-    return dropout(x, rate, shared_axes=tuple(range(first, first + dims)), **options)
+    return _dropout_shared(x, rate, keep_prob, first, first + dims, *options)
 
 
 _CHANNELS = """Set random channels to zero as a whole and scale the others up{aka}.
@@ -211,9 +220,7 @@ def dropout1d(
     out=None,
     return_mask=False,
 ):
-    return _dropout_channels(
-        1, x, rate, data_format, keep_prob=keep_prob, training=training, rng=rng, out=out, return_mask=return_mask
-    )
+    return _dropout_channels(1, x, rate, keep_prob, data_format, training, rng, out, return_mask)
 
 
 def dropout2d(
@@ -227,9 +234,7 @@ def dropout2d(
     out=None,
     return_mask=False,
 ):
-    return _dropout_channels(
-        2, x, rate, data_format, keep_prob=keep_prob, training=training, rng=rng, out=out, return_mask=return_mask
-    )
+    return _dropout_channels(2, x, rate, keep_prob, data_format, training, rng, out, return_mask)
 
 
 def dropout3d(
@@ -243,9 +248,7 @@ def dropout3d(
     out=None,
     return_mask=False,
 ):
-    return _dropout_channels(
-        3, x, rate, data_format, keep_prob=keep_prob, training=training, rng=rng, out=out, return_mask=return_mask
-    )
+    return _dropout_channels(3, x, rate, keep_prob, data_format, training, rng, out, return_mask)
 
 
 for _function, _first, _last in (
@@ -278,16 +281,7 @@ def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True,
     x = _arguments.float_array(x)
     if x.ndim == 0:
         raise ValueError("x must have samples along its first dimension, got an array of no dimension")
-    return dropout(
-        x,
-        rate,
-        keep_prob=keep_prob,
-        training=training,
-        shared_axes=tuple(range(1, x.ndim)),
-        rng=rng,
-        out=out,
-        return_mask=return_mask,
-    )
+    return _dropout_shared(x, rate, keep_prob, 1, x.ndim, training, rng, out, return_mask)
 
 
 def dropconnect(
@@ -346,13 +340,4 @@ def embedding_dropout(
     table = _arguments.float_array(table, "table")
     if table.ndim != 2:
         raise ValueError(f"table must have two dimensions, (words, features), got shape {table.shape}")
-    return dropout(
-        table,
-        rate,
-        keep_prob=keep_prob,
-        training=training,
-        shared_axes=1,
-        rng=rng,
-        out=out,
-        return_mask=return_mask,
-    )
+    return _dropout_shared(table, rate, keep_prob, 1, 2, training, rng, out, return_mask)

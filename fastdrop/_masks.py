@@ -276,11 +276,8 @@ class DropoutMask(_Mask):
         dims = self._dims
         if self._bits is not None:
             return self._offset, dims, np.frombuffer(self._bits, np.uint8)
-        if dims is not None and any(stride == 0 for _, stride in dims):
-            # Decisions that many elements share are drawn once, and kept as bits for the time of the call.
-            span = 1 + sum((n - 1) * stride for n, stride in dims)
-            if span > 8 * self.size:  # a narrow part of a wide mask
-                return self._offset, dims, None
+        span = 0 if dims is None else _span(dims)
+        if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
             return 0, dims, fastdrop._kernels.keep_bits(span, *self._draw(), self.threshold, self._offset)
         return self._offset, dims, None
 
@@ -469,6 +466,8 @@ def _noise_shape(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int,
     return None if noise == shape else noise
 
 
+# Networks draw masks of the same few shapes again and again.
+@functools.lru_cache
 def _strides(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """Steps in the stream, in elements, along each dimension: 0 along one that shares its decisions."""
     strides = []
@@ -479,6 +478,7 @@ def _strides(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tup
     return tuple(reversed(strides))
 
 
+@functools.lru_cache
 def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
     """(length, stride) of the fewest dimensions that say the same; None for elements that follow each other."""
     dims: list[tuple[int, int]] = []
@@ -491,6 +491,14 @@ def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
             dims.append((length, stride))
     follow_each_other = not dims or (len(dims) == 1 and dims[0][1] == 1) or 0 in shape
     return None if follow_each_other else tuple(dims)
+
+
+@functools.lru_cache
+def _span(dims: tuple[tuple[int, int], ...]) -> int:
+    """How many decisions to draw once for the time of a call, because elements share them; 0 where they do not."""
+    if all(stride != 0 for _, stride in dims):
+        return 0
+    return 1 + sum((n - 1) * stride for n, stride in dims)
 
 
 def _expanded(index: Any, shape: tuple[int, ...]) -> list[Any]:

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Dropout as objects, for training loops that are written by hand.
+
+A layer is one of the package's functions, its parameters, and a stream of its own. It adds what a training loop wants
+to keep in one place: whether it trains, the mask of the last forward pass, and a state for checkpoints.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastdrop import _arguments, _functions, _noise, _streams
+from fastdrop._masks import DropoutMask, GaussianMask
+from fastdrop._streams import RNG, PhiloxStream
+
+Mask: TypeAlias = DropoutMask | GaussianMask
+
+# The layers of all the stochastic() contexts that the thread or task is in, and what the innermost stands within.
+Kept: TypeAlias = tuple[frozenset["TrainingMode"], Any]
+kept_stochastic: ContextVar[Kept] = ContextVar("fastdrop.stochastic", default=(frozenset(), None))
+
+
+class TrainingMode:
+    """What draws in training, and outside it only if that was asked for."""
+
+    def __init__(self, always: bool) -> None:
+        self.training = True
+        self.always = _arguments.flag(always, "always")
+
+    def train(self, mode: bool = True) -> Self:
+        """Draw from now on, or with ``mode=False`` stop it; return the object."""
+        self.training = _arguments.flag(mode, "mode")
+        return self
+
+    def eval(self) -> Self:
+        """Change to inference; return the object."""
+        return self.train(False)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether a forward pass would draw, here and now: by ``training``, ``always`` or ``fastdrop.stochastic``."""
+        return self.training or self.always or self in kept_stochastic.get()[0]
+
+
+# What the docstrings of the layers share: their parameters by name, and what follows them.
+_PARAMETERS = {
+    "rate": """
+rate : float
+    The probability to drop, from 0 to 1. It can be set later, and holds from the next forward pass on.""",
+    "stddev": """
+stddev : float
+    The standard deviation of the noise, at least 0. It can be set later, and holds from the next forward pass on.""",
+    "keep_prob": """
+keep_prob : float, optional
+    ``1 - rate``, instead of it.""",
+    "noise_shape": """
+noise_shape : sequence of int or None, optional
+    The shape in which the mask is drawn and then broadcast: one length a dimension, 1 (one decision along this
+    dimension) or the array's own, which None stands for.""",
+    "shared_axes": """
+shared_axes : int or sequence of int, optional
+    The axes along which one decision holds, instead of ``noise_shape``.""",
+    "mode": """
+mode : {"upscale_in_train", "downscale_in_infer"}
+    Divide by ``1 - rate`` in training, or multiply by it in inference.""",
+    "data_format": """
+data_format : {"channels_first", "channels_last"}
+    Which axis holds the channels.""",
+    "rng": """
+rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    Where the layer's stream comes from. None takes fresh entropy from the operating system. An int or a SeedSequence
+    is the seed of the stream: unlike for the function, where it names one mask, successive calls give successive masks.
+    A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two layers with the same seed
+    draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.""",
+    "always": """
+always : bool
+    Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).""",
+}
+
+_ATTRIBUTES = """
+Attributes
+----------
+training : bool
+    True at first. ``train()`` and ``eval()`` set it.
+always : bool
+    As given; it can be set later.
+mask : {mask} or None
+    The mask of the last forward pass, which ``backward`` applies; None before the first.
+rng : PhiloxStream
+    The layer's stream. It can be set later, to all that the parameter may be.
+is_stochastic : bool
+    Whether a forward pass would draw, here and now.
+
+Notes
+-----
+A layer pickles and copies with its stream's state, so that a copy draws the masks that the original would draw. So does
+a forked process: give its layers streams of their own.
+
+In inference any number of threads may call a layer. In training masks are never given out twice either, but ``mask``
+is that of whichever forward pass came last, so threads that train need a layer each."""
+
+
+class _Layer(TrainingMode):
+    """A function of this package with its parameters and a stream.
+
+    A subclass says which function, what kind of mask it returns, and which number tells how much it disturbs.
+    """
+
+    _function: ClassVar[Callable[..., Any]]
+    _mask_type: ClassVar[str] = "DropoutMask"
+    _amount_name: ClassVar[str] = "rate"
+
+    mask: Mask | None
+
+    def __init__(self, amount: float, rng: RNG, always: bool, **options: Any) -> None:
+        super().__init__(always)
+        self._amount = self._check_amount(amount)
+        self._options = options
+        self.mask = None
+        self.rng = rng  # last, so that a Generator is drawn from only where nothing else is wrong
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.__doc__ is not None and "{parameters}" in cls.__doc__:
+            parameters = "".join(_PARAMETERS[name] for name in inspect.signature(cls).parameters)
+            shared = f"Parameters\n----------{parameters}\n{_ATTRIBUTES.format(mask=cls._mask_type)}"
+            cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
+
+    @staticmethod
+    def _check_amount(amount: Any) -> float:
+        return _arguments.rate_of(amount)
+
+    @property
+    def rng(self) -> PhiloxStream:
+        return self._stream
+
+    @rng.setter
+    def rng(self, rng: RNG) -> None:
+        source = PhiloxStream() if rng is None else _streams.source(rng)
+        self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """The function's result for x, which is left as it is; ``mask`` becomes what was drawn for it.
+
+        Parameters
+        ----------
+        x : array_like of float16, bfloat16, float32 or float64
+            Of a shape that the function takes.
+
+        Returns
+        -------
+        ndarray
+            Of x's shape and dtype; x itself where nothing changes.
+        """
+        y, self.mask = self._function(
+            x, self._amount, training=self.is_stochastic, rng=self._stream, return_mask=True, **self._options
+        )
+        return y
+
+    def __call__(self, x: npt.ArrayLike) -> np.ndarray:
+        """The same as ``forward``."""
+        return self.forward(x)
+
+    def backward(self, dy: npt.ArrayLike) -> np.ndarray:
+        """The gradient with respect to the last x, of the gradient with respect to its result.
+
+        Parameters
+        ----------
+        dy : array_like of float16, bfloat16, float32 or float64, of the last x's shape
+
+        Returns
+        -------
+        ndarray
+            Of dy's shape and dtype; dy itself where the last forward pass changed nothing.
+        """
+        if self.mask is None:
+            raise ValueError(f"{type(self).__name__}.backward needs the mask of a forward pass: call forward first")
+        return self.mask.backward(dy)
+
+    def state_dict(self) -> dict[str, str | int | float]:
+        """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
+
+        Returns
+        -------
+        dict
+            The name of the layer's class, its rate or standard deviation, and the key and call number of its stream.
+            Whether it trains is not in it.
+        """
+        return {
+            "layer": type(self).__name__,
+            self._amount_name: self._amount,
+            "key": self._stream.key,
+            "call": self._stream.call,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the layer stood that this is the state of, with the mask that would have come next.
+
+        The layer's other parameters must be the same. Where layers share a stream, it is set for all of them.
+
+        Parameters
+        ----------
+        state : mapping
+            From ``state_dict``, or read from where that was saved; what ``numpy.load`` gives is taken as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a state that is not of such a layer; nothing is changed.
+        """
+        own = self.state_dict()
+        names = ", ".join(own)
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping with {names}, got {state!r} of type {type(state).__name__}")
+        if set(state) != set(own):
+            raise ValueError(f"state must hold {names} and nothing else, got {', '.join(map(str, state)) or 'nothing'}")
+        values = {name: _unwrapped(value) for name, value in state.items()}
+        if not isinstance(values["layer"], str) or values["layer"] != own["layer"]:
+            raise ValueError(f"layer must be {own['layer']!r} in a state for this layer, got {values['layer']!r}")
+        amount = self._check_amount(values[self._amount_name])
+        key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
+        call = _arguments.next_call(values["call"])
+        own_key, _, seed = self._stream.__getstate__()
+        # Another key has another family of spawned streams.
+        self._stream.__setstate__((key, call, seed if key == own_key else None))
+        self._amount = amount
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(self._function).parameters
+        options = [f"{name}={value!r}" for name, value in self._options.items() if value != defaults[name].default]
+        always = ["always=True"] if self.always else []
+        arguments = ", ".join([repr(self._amount), *options, f"rng={self._stream!r}", *always])
+        return f"{type(self).__name__}({arguments}){'' if self.training else '.eval()'}"
+
+
+def _unwrapped(value: Any) -> Any:
+    """A plain value in place of NumPy's, as files of ``numpy.savez`` hold it."""
+    return value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
+
+
+class _RateLayer(_Layer):
+    """A layer that drops at a rate."""
+
+    @property
+    def rate(self) -> float:
+        return self._amount
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._amount = self._check_amount(rate)
+
+
+class _PlainLayer(_RateLayer):
+    """A layer whose function takes a rate and nothing else."""
+
+    def __init__(
+        self,
+        rate: float = _arguments.DEFAULT_RATE,
+        *,
+        keep_prob: float | None = None,
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        super().__init__(_arguments.rate_of(rate, keep_prob), rng, always)
+
+
+class _SpatialLayer(_RateLayer):
+    """A layer that drops whole channels."""
+
+    def __init__(
+        self,
+        rate: float = _arguments.DEFAULT_RATE,
+        *,
+        keep_prob: float | None = None,
+        data_format: str = _functions.CHANNELS_FIRST,
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        formats = _functions.CHANNELS_FIRST, _functions.CHANNELS_LAST
+        super().__init__(
+            _arguments.rate_of(rate, keep_prob),
+            rng,
+            always,
+            data_format=_arguments.one_of(data_format, "data_format", formats),
+        )
+
+
+class Dropout(_RateLayer):
+    """``fastdrop.dropout`` as a layer: sets random elements to zero and scales the others up.
+
+    {parameters}
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> layer = fastdrop.Dropout(0.5, rng=2026)
+    >>> x = np.ones((2, 6), np.float32)
+    >>> y = layer(x)
+    >>> dx = layer.backward(np.ones_like(y))
+    >>> np.array_equal(dx, y)
+    True
+    >>> layer.eval()(x) is x
+    True
+
+    A checkpoint in the middle of an epoch, and the mask that comes after it:
+
+    >>> state = layer.train().state_dict()
+    >>> y = layer(x)
+    >>> again = fastdrop.Dropout()
+    >>> again.load_state_dict(state)
+    >>> np.array_equal(again(x), y)
+    True
+    """
+
+    _function = staticmethod(_functions.dropout)
+
+    def __init__(
+        self,
+        rate: float = _arguments.DEFAULT_RATE,
+        *,
+        keep_prob: float | None = None,
+        noise_shape: Any = None,
+        shared_axes: Any = None,
+        mode: _functions.Mode = "upscale_in_train",
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        if noise_shape is not None and shared_axes is not None:
+            raise ValueError(f"give noise_shape or shared_axes, not both: got {noise_shape!r} and {shared_axes!r}")
+        super().__init__(
+            _arguments.rate_of(rate, keep_prob),
+            rng,
+            always,
+            noise_shape=_arguments.noise_pattern(noise_shape),
+            shared_axes=_arguments.axes_pattern(shared_axes, "shared_axes"),
+            mode=_arguments.one_of(mode, "mode", (_functions.UPSCALE, _functions.DOWNSCALE)),
+        )
+
+
+class SpatialDropout1D(_SpatialLayer):
+    """``fastdrop.dropout1d`` as a layer: whole channels of (N, C, L), or of (N, L, C) with channels last.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.dropout1d)
+
+
+class SpatialDropout2D(_SpatialLayer):
+    """``fastdrop.dropout2d`` as a layer: whole channels of (N, C, H, W), or of (N, H, W, C) with channels last.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.dropout2d)
+
+
+class SpatialDropout3D(_SpatialLayer):
+    """``fastdrop.dropout3d`` as a layer: whole channels of (N, C, D, H, W), or of (N, D, H, W, C) with channels last.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.dropout3d)
+
+
+class DropPath(_PlainLayer):
+    """``fastdrop.drop_path`` as a layer: drops whole samples, at the end of a residual branch.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.drop_path)
+
+
+class DropConnect(_PlainLayer):
+    """``fastdrop.dropconnect`` as a layer: drops weights, which are what ``forward`` takes.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.dropconnect)
+
+
+class EmbeddingDropout(_PlainLayer):
+    """``fastdrop.embedding_dropout`` as a layer: drops whole rows of a table, which is what ``forward`` takes.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.embedding_dropout)
+
+
+class AlphaDropout(_PlainLayer):
+    """``fastdrop.alpha_dropout`` as a layer: keeps mean and variance, for networks with SELU.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_noise.alpha_dropout)
+    _mask_type = "AlphaMask"
+
+
+class FeatureAlphaDropout(_PlainLayer):
+    """``fastdrop.feature_alpha_dropout`` as a layer: alpha dropout of whole channels of (N, C, ...).
+
+    {parameters}
+    """
+
+    _function = staticmethod(_noise.feature_alpha_dropout)
+    _mask_type = "AlphaMask"
+
+
+class GaussianDropout(_PlainLayer):
+    """``fastdrop.gaussian_dropout`` as a layer: multiplies by normal numbers of mean 1. The rate must be below 1.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_noise.gaussian_dropout)
+    _mask_type = "GaussianMask"
+
+    @staticmethod
+    def _check_amount(amount: Any) -> float:
+        rate = _arguments.rate_of(amount)
+        if rate == 1.0:
+            raise ValueError("rate must be below 1 for GaussianDropout, whose variance is rate / (1 - rate), got 1.0")
+        return rate
+
+
+class GaussianNoise(_Layer):
+    """``fastdrop.gaussian_noise`` as a layer: adds normal numbers of mean 0.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_noise.gaussian_noise)
+    _mask_type = "GaussianMask"
+    _amount_name = "stddev"
+
+    def __init__(self, stddev: float, *, rng: RNG = None, always: bool = False) -> None:
+        super().__init__(stddev, rng, always)
+
+    @staticmethod
+    def _check_amount(amount: Any) -> float:
+        return _arguments.standard_deviation(amount)
+
+    @property
+    def stddev(self) -> float:
+        return self._amount
+
+    @stddev.setter
+    def stddev(self, stddev: float) -> None:
+        self._amount = self._check_amount(stddev)

@@ -1,0 +1,489 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Monte-Carlo dropout: which layers stay stochastic, where and for how long, and the moments of many passes."""
+
+import asyncio
+import contextvars
+import doctest
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastdrop
+from fastdrop import Dropout, PhiloxStream, _monte_carlo, mc_predict, stochastic
+
+X = np.ones(64, np.float32)
+PATIENCE = 60  # seconds until a test that hangs is given up
+
+
+def layers(n):
+    return [Dropout(0.5, rng=stream).eval() for stream in PhiloxStream(3).spawn(n)]
+
+
+def active(*of):
+    """For each layer whether it is stochastic by what it says, and by what it does."""
+    said = [layer.is_stochastic for layer in of]
+    assert said == [layer(X) is not X for layer in of]
+    return said
+
+
+# The context
+
+
+def test_chosen_layers_draw_within_and_not_after():
+    a, b = layers(2)
+    assert active(a, b) == [False, False]
+    with stochastic(a):
+        assert active(a, b) == [True, False]
+    assert active(a, b) == [False, False]
+    with stochastic(a, b):
+        assert active(a, b) == [True, True]
+    assert active(a, b) == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "amount"),
+    [
+        ("Dropout", 0.5),
+        ("SpatialDropout1D", 0.5),
+        ("DropPath", 0.5),
+        ("DropConnect", 0.5),
+        ("EmbeddingDropout", 0.5),
+        ("AlphaDropout", 0.5),
+        ("FeatureAlphaDropout", 0.5),
+        ("GaussianDropout", 0.5),
+        ("GaussianNoise", 1.0),
+    ],
+)
+def test_what_is_drawn_within_is_what_training_would_draw(name, amount):
+    layer, training = (getattr(fastdrop, name)(amount, rng=4) for _ in range(2))
+    x = np.ones((20, 30), np.float32)
+    layer.eval()
+    with stochastic(layer):
+        assert layer.training is False
+        y = layer(x)
+        np.testing.assert_array_equal(y, training(x))
+        assert not np.array_equal(y, x)
+        np.testing.assert_array_equal(layer.backward(x), training.backward(x))
+    assert layer(x) is x
+
+
+def test_contexts_nest_and_add_up():
+    a, b, c = layers(3)
+    with stochastic(a):
+        with stochastic(b):
+            assert active(a, b, c) == [True, True, False]
+            with stochastic(a, c):
+                assert active(a, b, c) == [True, True, True]
+            assert active(a, b, c) == [True, True, False]
+        assert active(a, b, c) == [True, False, False]
+    assert active(a, b, c) == [False, False, False]
+
+
+def test_a_context_can_be_entered_again_and_within_itself():
+    (a,) = layers(1)
+    context = stochastic(a)
+    assert active(a) == [False], "made is not entered"
+    for _ in range(2):
+        with context:
+            with context:
+                assert active(a) == [True]
+            assert active(a) == [True]
+        assert active(a) == [False]
+
+
+def test_an_exception_ends_a_context_and_goes_on():
+    a, b = layers(2)
+    error = KeyError("from within")
+    with stochastic(a):
+        with pytest.raises(KeyError) as caught, stochastic(b):
+            raise error
+        assert caught.value is error
+        assert active(a, b) == [True, False]
+    assert active(a, b) == [False, False]
+
+
+def test_a_context_changes_neither_training_nor_always():
+    training, always = Dropout(rng=1), Dropout(rng=2, always=True).eval()
+    with stochastic(training, always):
+        training.eval()
+        assert active(training, always) == [True, True]
+    assert active(training, always) == [False, True]
+    assert (training.training, always.training, always.always) == (False, False, True)
+
+
+def test_a_context_is_not_part_of_a_copy_or_a_state():
+    (a,) = layers(1)
+    with stochastic(a):
+        again = Dropout()
+        again.load_state_dict(a.state_dict())
+        assert active(a, again.eval()) == [True, False]
+
+
+def test_another_thread_is_not_in_the_context():
+    (a,) = layers(1)
+    inside, seen = threading.Event(), threading.Event()
+    found = []
+
+    def serve():
+        assert inside.wait(PATIENCE)
+        found.extend(active(a))
+        seen.set()
+
+    thread = threading.Thread(target=serve)  # begun outside, whatever a thread may inherit
+    thread.start()
+    with stochastic(a):
+        inside.set()
+        assert seen.wait(PATIENCE)
+        assert active(a) == [True]
+    thread.join(PATIENCE)
+    assert found == [False]
+
+
+def test_a_copied_context_takes_it_to_another_thread():
+    (a,) = layers(1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(active, a).result(PATIENCE) == [False]
+        with stochastic(a):
+            context = contextvars.copy_context()
+        assert pool.submit(context.run, active, a).result(PATIENCE) == [True]
+        assert pool.submit(active, a).result(PATIENCE) == [False]
+    assert active(a) == [False]
+
+
+def test_each_task_has_its_own_context_and_gives_it_to_those_that_it_starts():
+    a, b = layers(2)
+    found = {}
+
+    async def one(name, layer, turn, other_turn):
+        with stochastic(layer):
+            turn.set()
+            await other_turn.wait()
+            found[name] = active(a, b)
+            found[name + "'s"] = await asyncio.create_task(child())
+
+    async def child():
+        return active(a, b)
+
+    async def main():
+        turns = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(one("first", a, turns[0], turns[1]), one("second", b, turns[1], turns[0]))
+        found["outside"] = active(a, b)
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert found == {
+        "first": [True, False],
+        "first's": [True, False],
+        "second": [False, True],
+        "second's": [False, True],
+        "outside": [False, False],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ((), ValueError),
+        ((None,), TypeError),
+        (([Dropout()],), TypeError),
+        ((Dropout,), TypeError),
+        ((Dropout(), fastdrop.dropout), TypeError),
+    ],
+    ids=["nothing", "None", "a list", "a class", "a function"],
+)
+def test_what_is_no_layer_is_refused(given, error):
+    with pytest.raises(error, match="layers must be"):
+        stochastic(*given)
+
+
+# Moments
+
+
+def outputs_of(values):
+    """An f that gives these, one after the other."""
+    rest = iter(values)
+    return lambda x: next(rest)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int32, np.uint64, bool])
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 0), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("n", [1, 2, 3, 50])
+def test_mean_and_variance_are_those_of_all_samples_in_float64(n, shape, dtype):
+    values = np.maximum(np.random.default_rng(1).standard_normal((n, *shape)) * 3 + 4, 0).astype(dtype)
+    mean, variance, samples = mc_predict(outputs_of(values), None, n, return_samples=True)
+    assert samples.dtype == values.dtype
+    np.testing.assert_array_equal(samples, values)
+    for got, expected in ((mean, values.astype(float).mean(0)), (variance, values.astype(float).var(0))):
+        assert got.dtype == np.float64
+        assert got.shape == shape
+        # Both ways round each of n terms a few times: n * 2**-52 of values below 20, and their squares.
+        np.testing.assert_allclose(got, expected, rtol=0, atol=400 * n * 2**-52)
+
+
+def test_fields_have_names_and_samples_are_left_out_unless_asked_for():
+    prediction = mc_predict(outputs_of([1.0, 4.0]), None, 2)
+    assert prediction._fields == ("mean", "variance", "samples")
+    assert prediction == (2.5, 2.25, None)
+    assert (prediction.mean, prediction.variance, prediction.samples) == (2.5, 2.25, None)
+    assert isinstance(prediction.mean, np.float64)
+
+
+@pytest.mark.parametrize("number", [float, np.float32, np.float64, np.array, int], ids=lambda number: number.__name__)
+def test_outputs_may_be_numbers(number):
+    mean, variance, samples = mc_predict(outputs_of([number(1), number(2), number(6)]), None, 3, return_samples=True)
+    assert (mean, variance, samples.tolist()) == (3.0, 14 / 3, [1, 2, 6])
+
+
+def test_a_small_spread_of_large_numbers_is_not_lost():
+    values = 1e9 + np.array([4.0, 7.0, 13.0, 16.0] * 250)
+    mean, variance, _ = mc_predict(outputs_of(values), None, 1000)
+    # The mean is near 2**30, so it can not be told nearer than to 2**-23; a rounding of the mean by d changes the
+    # variance by d * 2 * 6 a pass at most. The sum of squares less the square of sums would be off by hundreds.
+    assert mean == pytest.approx(1e9 + 10, abs=1e-6)
+    assert variance == pytest.approx(22.5, abs=1e-5)
+
+
+def test_sums_that_float32_can_not_hold_are_right():
+    values = np.full((300, 2), 3e38, np.float32)
+    mean, variance, _ = mc_predict(outputs_of(values), None, 300)
+    assert mean.tolist() == [float(values[0, 0])] * 2
+    assert variance.tolist() == [0.0, 0.0]
+
+
+def test_outputs_that_do_not_change_have_a_variance_of_exactly_0():
+    y = np.array([0.1, 1e300, -7.3e-200])
+    mean, variance, _ = mc_predict(lambda x: y, None, 77)
+    assert mean.tobytes() == y.tobytes()
+    assert variance.tobytes() == np.zeros(3).tobytes()
+
+
+def test_an_output_that_is_not_finite_spoils_no_other_and_warns_not():
+    values = np.ones((4, 4))
+    values[1, 0], values[2, 1], values[0, 2] = np.nan, np.inf, -np.inf
+    mean, variance, _ = mc_predict(outputs_of(values), None, 4)
+    assert np.isfinite(mean).tolist() == np.isfinite(variance).tolist() == [False, False, False, True]
+    assert (mean[3], variance[3]) == (1, 0)
+    assert np.isnan(variance[:3]).all()
+
+
+def test_an_f_that_reuses_its_memory_is_read_in_time():
+    buffer = np.zeros(2)
+
+    def f(x):
+        buffer[:] += x
+        return buffer
+
+    mean, variance, samples = mc_predict(f, np.array([1.0, 2.0]), 3, return_samples=True)
+    assert samples.tolist() == [[1, 2], [2, 4], [3, 6]]
+    assert mean.tolist() == [2, 4]
+    assert variance.tolist() == [2 / 3, 8 / 3]
+    assert buffer.tolist() == [3, 6], "what f returned was not written to"
+
+
+def test_what_is_returned_is_no_view_of_what_f_returns():
+    y = np.zeros(3)
+    mean, variance, samples = mc_predict(lambda x: y, None, 1, return_samples=True)
+    y[:] = 9
+    assert not mean.any()
+    assert not variance.any()
+    assert not samples.any()
+
+
+def test_samples_take_the_dtype_that_holds_all_outputs():
+    samples = mc_predict(outputs_of([1, np.float32(0.5), 2.5]), None, 3, return_samples=True).samples
+    assert samples.dtype == np.float64
+    assert samples.tolist() == [1, 0.5, 2.5]
+
+
+def test_x_is_passed_as_it_is_and_f_is_called_n_times():
+    x, seen = object(), []
+
+    def f(given):
+        seen.append(given)
+        return 0.0
+
+    mc_predict(f, x, 5)
+    assert len(seen) == 5
+    assert all(given is x for given in seen)
+
+
+def test_memory_does_not_grow_with_n_unless_samples_are_wanted():
+    y = np.ones(100_000, np.float32)
+
+    def peak(n, **options):
+        tracemalloc.start()
+        try:
+            mc_predict(lambda x: y, None, n, **options)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(100) < peak(2) + y.nbytes
+    assert peak(2) < 6 * 8 * y.size
+    assert peak(100, return_samples=True) > 100 * y.nbytes
+
+
+def test_the_moments_are_those_of_dropout():
+    x = np.random.default_rng(2).standard_normal(2000)
+    layer = Dropout(0.25, rng=8, always=True).eval()
+    n = 4000
+    mean, variance, _ = mc_predict(layer, x, n)
+    # x * Bernoulli(0.75) / 0.75 has mean x and variance x**2 / 3. The sums over 2000 independent elements are normal
+    # to good approximation; 6 standard errors are passed by chance in 2 of 10**9 seeds, and the seed is fixed.
+    z = (mean - x) / np.abs(x) * np.sqrt(3 * n)
+    assert abs(z.mean()) * np.sqrt(x.size) < 6
+    assert abs((z**2).mean() - 1) * np.sqrt(x.size / 2) < 6
+    ratio = variance / (x**2 / 3) * n / (n - 1)  # the unbiased estimate
+    # Its variance: (kurtosis - 1) / n nearly, and a Bernoulli number with p has kurtosis 1 / (p (1 - p)) - 3.
+    assert abs(ratio.mean() - 1) * np.sqrt(x.size * n / (1 / (0.75 * 0.25) - 4)) < 6
+
+
+def test_passes_are_reproducible_and_draw_one_mask_each():
+    x = np.ones(100)
+    results = []
+    for _ in range(2):
+        a, b = Dropout(0.5, rng=1).eval(), Dropout(0.2, rng=2).eval()
+        with stochastic(a, b):
+            results.append(mc_predict(lambda x, a=a, b=b: b(a(x)), x, 20, return_samples=True))
+        assert (a.rng.call, b.rng.call) == (20, 20)
+    assert results[0].samples.tobytes() == results[1].samples.tobytes()
+    assert results[0].variance.tobytes() == results[1].variance.tobytes()
+    assert len({sample.tobytes() for sample in results[0].samples}) == 20
+
+
+def test_without_a_stochastic_layer_all_passes_are_the_same():
+    layer = Dropout(0.5, rng=1).eval()
+    assert not mc_predict(layer, X, 5).variance.any()
+    with stochastic(layer):
+        assert mc_predict(layer, X, 5).variance.any()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "pieces"),
+    [
+        ({"n": 0}, ValueError, ["n must be at least 1", "0"]),
+        ({"n": -3}, ValueError, ["n must be at least 1", "-3"]),
+        ({"n": 2.0}, TypeError, ["n must be an int", "2.0"]),
+        ({"n": True}, TypeError, ["n must be an int", "True"]),
+        ({"n": None}, TypeError, ["n must be an int", "None"]),
+        ({"f": 3}, TypeError, ["f must be callable", "3"]),
+        ({"return_samples": 1}, TypeError, ["return_samples must be True or False", "1"]),
+        ({"progress": "yes"}, TypeError, ["progress must be True or False", "'yes'"]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_bad_argument_is_refused_before_any_pass(arguments, error, pieces):
+    calls = []
+    given = {"f": calls.append, "x": 1.0, "n": 3} | arguments
+    with pytest.raises(error) as caught:
+        mc_predict(**given)
+    assert all(piece in str(caught.value) for piece in pieces), caught.value
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3,), (4,)), ((3,), (3, 1)), ((3,), ()), ((), (1,)), ((2, 3), (3, 2)), ((3,), (1,))], ids=str
+)
+def test_an_output_of_another_shape_is_refused(shapes):
+    with pytest.raises(ValueError, match=r"f must return the same shape.*pass 3") as caught:
+        mc_predict(outputs_of([np.ones(shapes[0]), np.ones(shapes[0]), np.ones(shapes[1])]), None, 3)
+    assert all(str(shape) in str(caught.value) for shape in shapes)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        None,
+        "one",
+        1j,
+        np.ones(2, complex),
+        np.ones(2, np.longdouble),
+        [object()],
+        [[1.0], [1.0, 2.0]],
+        np.ones(2, "m8"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("before", [0, 1], ids=["in the first pass", "in the second"])
+def test_an_output_that_is_no_real_number_is_refused(before, y):
+    if np.result_type(np.longdouble) == np.float64 and getattr(y, "dtype", None) == np.longdouble:
+        pytest.skip("long double is float64 here")
+    with pytest.raises(TypeError, match=r"f must return a real number"):
+        mc_predict(outputs_of([*[np.ones(2)] * before, y]), None, 2)
+
+
+def test_an_error_of_f_goes_on_as_it_is():
+    error = ZeroDivisionError("in f")
+
+    def f(x):
+        raise error
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        mc_predict(f, None, 3, progress=True)
+    assert caught.value is error
+
+
+def test_warnings_of_f_are_not_kept_quiet():
+    def f(x):
+        return np.ones(2) / np.zeros(2)
+
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        mc_predict(f, None, 1)
+
+
+# The progress bar
+
+
+class Screen:
+    """A stderr that remembers, and says whether it is a terminal."""
+
+    def __init__(self, is_terminal):
+        self.text = ""
+        self._is_terminal = is_terminal
+
+    def isatty(self):
+        return self._is_terminal
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_a_bar_is_shown_on_a_terminal_when_asked_for_and_goes_away(monkeypatch):
+    texts = {}
+    for is_terminal in (True, False):
+        for progress in (True, False):
+            screen = Screen(is_terminal)
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stderr", screen)
+                result = mc_predict(outputs_of([1.0, 3.0]), None, 2, progress=progress)
+            assert result == (2.0, 1.0, None)
+            texts[is_terminal, progress] = screen.text
+    assert "pass 1 of 2" in texts[True, True]
+    assert "50%" in texts[True, True]
+    assert texts[True, True].endswith("\r\x1b[K")
+    assert {texts[False, True], texts[True, False], texts[False, False]} == {""}
+
+
+def test_a_bar_goes_away_when_f_fails(monkeypatch):
+    screen = Screen(True)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with pytest.raises(StopIteration):
+        mc_predict(outputs_of([1.0]), None, 2, progress=True)
+    assert "pass 1 of 2" in screen.text
+    assert screen.text.endswith("\r\x1b[K")
+
+
+def test_the_examples_in_the_docstrings_hold():
+    result = doctest.testmod(_monte_carlo)
+    assert result.attempted > 5
+    assert result.failed == 0
