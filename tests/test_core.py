@@ -366,8 +366,9 @@ CROWDED = 351 * 2048
 
 FAR = ((2, 2**33), (9, 2**20), (130, 1))
 
-# Lengths and strides, as broadcasts and parts of masks have them: runs of the same decision and of successive ones, on
-# either side of the 1024 elements from which a run goes to a kernel by itself, and of the 4096 whose bits go together.
+# Lengths and strides, as broadcasts and parts of masks have them: runs of the same decision, of successive ones, and rows
+# that repeat; shorter and longer than the 1024 or 8192 elements from which a run goes to a kernel by itself, and than the
+# 4096 whose bits are put together.
 WALKS = (
     None,
     ((1, 1),),
@@ -380,10 +381,16 @@ WALKS = (
     ((17, 0), (300, 1)),
     ((5, 1), (1023, 0)),
     ((5, 1), (1024, 0)),
+    ((3, 1), (8191, 0)),
+    ((3, 1), (8192, 0)),
+    ((2, 1), (40_000, 0)),
     ((5, 1023), (1023, 1)),
     ((5, 1024), (1024, 1)),
-    ((3, 0), (1500, 1)),
-    ((3, 1), (1500, 0)),
+    ((9, 0), (1023, 1)),
+    ((9, 0), (1024, 1)),
+    ((700, 0), (13, 1)),
+    ((2, 100), (90, 0), (96, 1)),
+    ((3, 40), (90, 0), (7, 1), (5, 0)),
     ((2, 4000), (9, 0), (50, 7)),
     ((6, 8), (4, 0), (8, 1), (33, 0)),
     ((3, 500), (5, 0), (7, 64), (64, 1)),
