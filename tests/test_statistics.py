@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Masks are as random as they say, and normal numbers as normal.
 
-Keys are fixed, so nothing here passes or fails by luck of the day. One implementation is enough: the bits are the same
-for all, which other tests see to. Every bound is at 4 sigma, that is a probability of 3.2e-5 on either side, which a few
-hundred comparisons leave room for.
+Keys are fixed, so nothing here passes or fails by luck of the day. One implementation is enough: the bits are the
+same for all, which other tests see to. Every bound is at 4 sigma, that is a probability of 3.2e-5 on either side, which
+a few hundred comparisons leave room for.
 """
 
 import math
