@@ -237,6 +237,10 @@ static void apply_periodic(const fd_job *job, cursor *c, size_t n, const fd_oper
 
 void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands)
 {
+    if (job->places.ndim == 0) {
+        apply_run(job, (run){job->places.offset + first, n, 0}, operands);
+        return;
+    }
     const int takes_bits = job->kernels->apply[job->op][job->dtype] != NULL;
     cursor c = cursor_at(&job->places, first);
     for (size_t done = 0, part; done < n; done += part) {

@@ -118,6 +118,7 @@ from fastdrop._layers import (  # noqa: E402
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask  # noqa: E402
 from fastdrop._monte_carlo import mc_predict, stochastic  # noqa: E402
 from fastdrop._noise import alpha_dropout, feature_alpha_dropout, gaussian_dropout, gaussian_noise  # noqa: E402
+from fastdrop._recurrent import DropoutWrapper, LSTMState, RecurrentDropout  # noqa: E402
 from fastdrop._streams import PhiloxStream  # noqa: E402
 from fastdrop._threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
 
@@ -128,12 +129,15 @@ __all__ = [
     "DropPath",
     "Dropout",
     "DropoutMask",
+    "DropoutWrapper",
     "EmbeddingDropout",
     "FeatureAlphaDropout",
     "GaussianDropout",
     "GaussianMask",
     "GaussianNoise",
+    "LSTMState",
     "PhiloxStream",
+    "RecurrentDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

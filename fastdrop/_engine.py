@@ -56,15 +56,15 @@ def threshold_and_scale(rate: float) -> tuple[int, float]:
     return round(rate * 4294967296.0), 1.0 / (1.0 - rate) if rate < 1.0 else 0.0
 
 
-def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None, **terms: Any) -> None:
-    """``Kernels.apply`` for the whole of an array. ``terms`` are its arguments op, other, bias, shift and fill."""
+def apply(x, out, key, call, threshold, scale, offset=0, dims=None, bits=None, terms=None) -> None:
+    """``Kernels.apply`` for the whole of an array. ``terms`` holds its arguments op, other, bias, shift and fill."""
     size = x.size
     if size >= LARGE:
-        _apply_large(x, out, key, call, threshold, scale, offset, dims, bits, terms)
-    elif terms:
-        fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits, **terms)
-    else:
+        _apply_large(x, out, key, call, threshold, scale, offset, dims, bits, terms or {})
+    elif terms is None:
         fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits)
+    else:
+        fastdrop._kernels.apply(x, out, 0, size, key, call, threshold, scale, offset, dims, bits, **terms)
 
 
 def _apply_large(x, out, key, call, threshold, scale, offset, dims, bits, terms) -> None:

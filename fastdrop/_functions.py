@@ -137,12 +137,13 @@ def dropout(
     if mode is not UPSCALE:
         _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
     source = _streams.source(rng)
-    if return_mask or noise_shape is not None or mode != UPSCALE or not training or rate == 0.0:
+    if return_mask or noise_shape is not None or mode is not UPSCALE or not training or rate == 0.0:
         return _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask)
     # What is called most takes the shortest way.
     y = out if out is not None else _engine.result_for(x)
     key, call = source.next_draw()
-    _engine.apply(x, y, key, call, *_engine.threshold_and_scale(rate))
+    threshold, scale = _engine.threshold_and_scale(rate)
+    _engine.apply(x, y, key, call, threshold, scale)
     return y
 
 

@@ -180,7 +180,7 @@ def relu_dropout_backward(dy, y, mask, out=None):
     if dy.shape != mask.shape:
         raise ValueError(f"dy must have the shape of the mask, {mask.shape}, got {dy.shape}")
     dx = _engine.result_for(dy) if out is None else out
-    _engine.apply(dy, dx, 0, 0, 0, mask.scale, op=Operation.RELU_BACKWARD, other=y)
+    _engine.apply(dy, dx, 0, 0, 0, mask.scale, terms={"op": Operation.RELU_BACKWARD, "other": y})
     return dx
 
 
@@ -218,12 +218,12 @@ def zoneout(
     y = _engine.result_for(new) if out is None else out
     if training:
         mask = _whole(new.shape, rate, *source.next_draw(), None, 1.0)
-        _engine.apply(new, y, *mask._draw(), mask.threshold, 1.0, op=Operation.ZONEOUT, other=old)
+        _engine.apply(new, y, *mask._draw(), mask.threshold, 1.0, terms={"op": Operation.ZONEOUT, "other": old})
     else:
         mask = _whole(new.shape, 0.0, 0, 0, None, 1.0 - rate)
         before = _engine.result_for(old)
         _engine.apply(old, before, 0, 0, 0, rate)
-        _engine.apply(new, y, 0, 0, 0, 1.0 - rate, op=Operation.DROPOUT_ADD, other=before)
+        _engine.apply(new, y, 0, 0, 0, 1.0 - rate, terms={"op": Operation.DROPOUT_ADD, "other": before})
     return (y, mask) if return_mask else y
 
 
@@ -246,7 +246,8 @@ def zoneout_backward(dy, mask):
     dold = _engine.result_for(dy)
     if mask.scale == 1.0:
         zeros = np.zeros(dy.shape, dy.dtype)
-        _engine.apply(zeros, dold, *mask._draw(), mask.threshold, 1.0, *mask.places(), op=Operation.ZONEOUT, other=dy)
+        terms = {"op": Operation.ZONEOUT, "other": dy}
+        _engine.apply(zeros, dold, *mask._draw(), mask.threshold, 1.0, *mask.places(), terms)
     else:
         _engine.apply(dy, dold, 0, 0, 0, 1.0 - mask.scale)
     return dnew, dold
@@ -266,7 +267,7 @@ def _fused(op, x, rate, keep_prob, training, rng, out, return_mask, residual=Non
     if not training:
         rate = 0.0
     threshold, scale = _engine.threshold_and_scale(rate)
-    _engine.apply(x, y, key, call, threshold, scale, **terms)
+    _engine.apply(x, y, key, call, threshold, scale, terms=terms)
     return (y, _whole(x.shape, rate, key, call, None)) if return_mask else y
 
 

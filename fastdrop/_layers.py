@@ -8,45 +8,18 @@ to keep in one place: whether it trains, the mask of the last forward pass, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from typing import Any, ClassVar, Self, TypeAlias
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _functions, _noise, _streams
+from fastdrop import _arguments, _functions, _noise
 from fastdrop._masks import DropoutMask, GaussianMask
-from fastdrop._streams import RNG, PhiloxStream
+from fastdrop._streams import RNG
+from fastdrop._training import Stochastic
 
 Mask: TypeAlias = DropoutMask | GaussianMask
-
-# The layers of all the stochastic() contexts that the thread or task is in, and what the innermost stands within.
-Kept: TypeAlias = tuple[frozenset["TrainingMode"], Any]
-kept_stochastic: ContextVar[Kept] = ContextVar("fastdrop.stochastic", default=(frozenset(), None))
-
-
-class TrainingMode:
-    """What draws in training, and outside it only if that was asked for."""
-
-    def __init__(self, always: bool) -> None:
-        self.training = True
-        self.always = _arguments.flag(always, "always")
-
-    def train(self, mode: bool = True) -> Self:
-        """Draw from now on, or with ``mode=False`` stop it; return the object."""
-        self.training = _arguments.flag(mode, "mode")
-        return self
-
-    def eval(self) -> Self:
-        """Change to inference; return the object."""
-        return self.train(False)
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether a forward pass would draw, here and now: by ``training``, ``always`` or ``fastdrop.stochastic``."""
-        return self.training or self.always or self in kept_stochastic.get()[0]
-
 
 # What the docstrings of the layers share: their parameters by name, and what follows them.
 _PARAMETERS = {
@@ -106,7 +79,7 @@ In inference any number of threads may call a layer. In training masks are never
 is that of whichever forward pass came last, so threads that train need a layer each."""
 
 
-class _Layer(TrainingMode):
+class _Layer(Stochastic):
     """A function of this package with its parameters and a stream.
 
     A subclass says which function, what kind of mask it returns, and which number tells how much it disturbs.
@@ -114,16 +87,15 @@ class _Layer(TrainingMode):
 
     _function: ClassVar[Callable[..., Any]]
     _mask_type: ClassVar[str] = "DropoutMask"
-    _amount_name: ClassVar[str] = "rate"
+    _NUMBERS = ("rate",)
 
     mask: Mask | None
 
     def __init__(self, amount: float, rng: RNG, always: bool, **options: Any) -> None:
-        super().__init__(always)
         self._amount = self._check_amount(amount)
         self._options = options
         self.mask = None
-        self.rng = rng  # last, so that a Generator is drawn from only where nothing else is wrong
+        super().__init__(rng, always)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -135,15 +107,6 @@ class _Layer(TrainingMode):
     @staticmethod
     def _check_amount(amount: Any) -> float:
         return _arguments.rate_of(amount)
-
-    @property
-    def rng(self) -> PhiloxStream:
-        return self._stream
-
-    @rng.setter
-    def rng(self, rng: RNG) -> None:
-        source = PhiloxStream() if rng is None else _streams.source(rng)
-        self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """The function's result for x, which is left as it is; ``mask`` becomes what was drawn for it.
@@ -183,53 +146,8 @@ class _Layer(TrainingMode):
             raise ValueError(f"{type(self).__name__}.backward needs the mask of a forward pass: call forward first")
         return self.mask.backward(dy)
 
-    def state_dict(self) -> dict[str, str | int | float]:
-        """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
-
-        Returns
-        -------
-        dict
-            The name of the layer's class, its rate or standard deviation, and the key and call number of its stream.
-            Whether it trains is not in it.
-        """
-        return {
-            "layer": type(self).__name__,
-            self._amount_name: self._amount,
-            "key": self._stream.key,
-            "call": self._stream.call,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the layer stood that this is the state of, with the mask that would have come next.
-
-        The layer's other parameters must be the same. Where layers share a stream, it is set for all of them.
-
-        Parameters
-        ----------
-        state : mapping
-            From ``state_dict``, or read from where that was saved; what ``numpy.load`` gives is taken as it is.
-
-        Raises
-        ------
-        TypeError, ValueError
-            For a state that is not of such a layer; nothing is changed.
-        """
-        own = self.state_dict()
-        names = ", ".join(own)
-        if not isinstance(state, Mapping):
-            raise TypeError(f"state must be a mapping with {names}, got {state!r} of type {type(state).__name__}")
-        if set(state) != set(own):
-            raise ValueError(f"state must hold {names} and nothing else, got {', '.join(map(str, state)) or 'nothing'}")
-        values = {name: _unwrapped(value) for name, value in state.items()}
-        if not isinstance(values["layer"], str) or values["layer"] != own["layer"]:
-            raise ValueError(f"layer must be {own['layer']!r} in a state for this layer, got {values['layer']!r}")
-        amount = self._check_amount(values[self._amount_name])
-        key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
-        call = _arguments.next_call(values["call"])
-        own_key, _, seed = self._stream.__getstate__()
-        # Another key has another family of spawned streams.
-        self._stream.__setstate__((key, call, seed if key == own_key else None))
-        self._amount = amount
+    def _checked(self, name: str, value: Any) -> float:
+        return self._check_amount(value)
 
     def __repr__(self) -> str:
         defaults = inspect.signature(self._function).parameters
@@ -237,11 +155,6 @@ class _Layer(TrainingMode):
         always = ["always=True"] if self.always else []
         arguments = ", ".join([repr(self._amount), *options, f"rng={self._stream!r}", *always])
         return f"{type(self).__name__}({arguments}){'' if self.training else '.eval()'}"
-
-
-def _unwrapped(value: Any) -> Any:
-    """A plain value in place of NumPy's, as files of ``numpy.savez`` hold it."""
-    return value.item() if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0 else value
 
 
 class _RateLayer(_Layer):
@@ -442,7 +355,7 @@ class GaussianNoise(_Layer):
 
     _function = staticmethod(_noise.gaussian_noise)
     _mask_type = "GaussianMask"
-    _amount_name = "stddev"
+    _NUMBERS = ("stddev",)
 
     def __init__(self, stddev: float, *, rng: RNG = None, always: bool = False) -> None:
         super().__init__(stddev, rng, always)

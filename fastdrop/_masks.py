@@ -17,27 +17,32 @@ from fastdrop._operations import Operation
 Dims: TypeAlias = tuple[tuple[int, int], ...] | None
 
 
+def _in_state(position: int) -> Any:
+    """An attribute that stands in a mask's state."""
+    return property(lambda mask: mask._state[position])
+
+
 class _Mask:
     """What masks of all kinds are: a key, a call number, and where the elements lie in the stream."""
 
-    _STATE: tuple[str, ...]
-    __slots__ = ("shape", "key", "call", "_offset", "_strides", "_dims")
+    # One tuple holds all that a mask is: layers make one at every call, and setting nine attributes took a microsecond.
+    __slots__ = ("_state",)
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
-    shape: tuple[int, ...]
-    key: int | None
-    call: int | None
-    _offset: int  # of the first element, in the stream
-    _strides: tuple[int, ...]  # there, in elements; 0 along a dimension that shares its decisions
-    _dims: Dims  # what follows from shape and _strides, as Kernels take it
+    _state: tuple
+    shape: tuple[int, ...] = _in_state(0)
+    key: int | None = _in_state(1)
+    call: int | None = _in_state(2)
+    _offset: int = _in_state(3)  # of the first element, in the stream
+    _strides: tuple[int, ...] = _in_state(4)  # there, in elements; 0 along a dimension that shares its decisions
 
-    def _fill(self, *values: Any) -> None:
-        for name, value in zip(self._STATE, values, strict=True):
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "_dims", _collapsed(self.shape, self._strides))
+    def _fill(self, *state: Any) -> None:
+        object.__setattr__(self, "_state", state)
 
-    def _state(self) -> tuple:
-        return tuple(getattr(self, name) for name in self._STATE)
+    @property
+    def _dims(self) -> Dims:
+        """Where the elements lie, as Kernels take it."""
+        return _collapsed(self.shape, self._strides)
 
     @property
     def ndim(self) -> int:
@@ -73,8 +78,8 @@ class _Mask:
             if n is not None:
                 shape.append(n)
                 strides.append(stride)
-        part = {"shape": tuple(shape), "_offset": offset, "_strides": tuple(strides)}
-        return _restore(type(self), *(part.get(name, getattr(self, name)) for name in self._STATE))
+        _, key, call, _, _, *rest = self._state
+        return _restore(type(self), tuple(shape), key, call, offset, tuple(strides), *rest)
 
     @property
     def _is_whole(self) -> bool:
@@ -82,17 +87,13 @@ class _Mask:
         return self._offset == 0 and self._strides == _strides(self.shape, _noise_shape(self.shape, self._strides))
 
     def __eq__(self, other: object) -> bool:
-        return (
-            type(self) is type(other) and self._state() == other._state()
-            if isinstance(other, _Mask)
-            else NotImplemented
-        )
+        return type(self) is type(other) and self._state == other._state if isinstance(other, _Mask) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self), self._state()))
+        return hash((type(self), self._state))
 
     def __reduce__(self) -> tuple:
-        return _restore, (type(self), *self._state())
+        return _restore, (type(self), *self._state)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be set")
@@ -143,12 +144,11 @@ class DropoutMask(_Mask):
     True
     """
 
-    _STATE = ("shape", "rate", "key", "call", "_offset", "_strides", "_bits", "_scale")
-    __slots__ = ("rate", "_bits", "_scale")
+    __slots__ = ()
 
-    rate: float
-    _bits: bytes | None  # keep bits from an array, in place of the stream
-    _scale: float | None  # None where it follows from the rate
+    rate: float = _in_state(5)
+    _bits: bytes | None = _in_state(6)  # keep bits from an array, in place of the stream
+    _scale: float | None = _in_state(7)  # None where it follows from the rate
 
     def __init__(
         self,
@@ -164,11 +164,11 @@ class DropoutMask(_Mask):
         noise = _arguments.noise_lengths(noise_shape, shape)
         self._fill(
             shape,
-            _arguments.probability(rate, "rate"),
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, noise),
+            _arguments.probability(rate, "rate"),
             None,
             None if scale is None else _arguments.finite(scale, "scale"),
         )
@@ -191,7 +191,7 @@ class DropoutMask(_Mask):
         if rate == 1.0 and keep.any():
             raise ValueError("rate must be below 1 where keep keeps any element, because the scale is 1 / (1 - rate)")
         bits = np.packbits(keep, axis=None, bitorder="little").tobytes()
-        return _restore(cls, keep.shape, rate, None, None, 0, _strides(keep.shape, None), bits, None)
+        return _restore(cls, keep.shape, None, None, 0, _strides(keep.shape, None), rate, bits, None)
 
     # What follows from the parameters
 
@@ -323,17 +323,8 @@ class AlphaMask(DropoutMask):
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
         scale, shift, fill = alpha_numbers(self.rate)
-        _engine.apply(
-            x,
-            result,
-            *self._draw(),
-            self.threshold,
-            scale,
-            *self.places(),
-            op=Operation.ALPHA_DROPOUT,
-            shift=shift,
-            fill=fill,
-        )
+        terms = {"op": Operation.ALPHA_DROPOUT, "shift": shift, "fill": fill}
+        _engine.apply(x, result, *self._draw(), self.threshold, scale, *self.places(), terms)
         return result
 
 
@@ -380,21 +371,20 @@ class GaussianMask(_Mask):
     key and call is independent of them.
     """
 
-    _STATE = ("shape", "stddev", "key", "call", "_offset", "_strides", "additive")
-    __slots__ = ("stddev", "additive")
+    __slots__ = ()
 
-    stddev: float
-    additive: bool
+    stddev: float = _in_state(5)
+    additive: bool = _in_state(6)
 
     def __init__(self, shape: Any, stddev: float, *, key: int, call: int = 0, additive: bool = False) -> None:
         shape = _arguments.mask_shape(shape)
         self._fill(
             shape,
-            _arguments.standard_deviation(stddev),
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, None),
+            _arguments.standard_deviation(stddev),
             bool(additive),
         )
 
@@ -424,7 +414,7 @@ class GaussianMask(_Mask):
             return _engine.copied(x, out)
         result = _engine.result_for(x) if out is None else out
         op = Operation.GAUSSIAN_NOISE if self.additive else Operation.GAUSSIAN_DROPOUT
-        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, op=op)
+        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, None, {"op": op})
         return result
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
@@ -450,7 +440,12 @@ def _whole(
     cls: type = DropoutMask,
 ) -> Any:
     """A mask that its parameters say all about, which need no check."""
-    return _restore(cls, shape, rate, key, call, 0, _strides(shape, noise_shape), None, scale)
+    return _restore(cls, shape, key, call, 0, _strides(shape, noise_shape), rate, None, scale)
+
+
+def _whole_gaussian(shape: tuple[int, ...], key: int, call: int, stddev: float, additive: bool) -> GaussianMask:
+    """The same for normal numbers."""
+    return _restore(GaussianMask, shape, key, call, 0, _strides(shape, None), stddev, additive)
 
 
 def _restore(cls: type, *state: Any) -> Any:

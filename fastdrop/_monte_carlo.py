@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments
-from fastdrop._layers import TrainingMode, kept_stochastic
+from fastdrop._training import TrainingMode, kept_stochastic
 
 
 class Prediction(NamedTuple):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from fastdrop import _arguments, _engine, _streams
-from fastdrop._masks import AlphaMask, GaussianMask, _whole
+from fastdrop._masks import AlphaMask, _whole, _whole_gaussian
 
 
 def alpha_dropout(
@@ -143,11 +143,10 @@ def _gaussian(x, stddev, additive, training, rng, out, return_mask):
     source = _streams.source(rng)
     if training:
         result = _result(x, out, stddev > 0.0)
-        key, call = source.next_draw()
-        mask = GaussianMask(x.shape, stddev, key=key, call=call, additive=additive)
+        mask = _whole_gaussian(x.shape, *source.next_draw(), stddev, additive)
     else:
         result = out
-        mask = GaussianMask(x.shape, 0.0, key=0, additive=additive)
+        mask = _whole_gaussian(x.shape, 0, 0, 0.0, additive)
     y = mask.apply(x, result)
     return (y, mask) if return_mask else y
 

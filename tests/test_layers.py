@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import PhiloxStream, _layers
+from fastdrop import PhiloxStream, _layers, _training
 
 LAST_CALL = 2**56 - 1
 
@@ -90,7 +90,7 @@ def test_every_layer_is_in_the_table():
     layers = {
         name
         for name, value in vars(fastdrop).items()
-        if inspect.isclass(value) and issubclass(value, _layers.TrainingMode) and value.__module__ == _layers.__name__
+        if inspect.isclass(value) and issubclass(value, _training.TrainingMode) and value.__module__ == _layers.__name__
     }
     assert layers == set(NAMES)
     assert layers <= set(fastdrop.__all__)
