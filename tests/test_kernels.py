@@ -273,19 +273,27 @@ def works(draw, ops):
     }
 
 
+def terms_of(op, other, bias):
+    """Those arguments of an operation that it has."""
+    terms = {"op": op}
+    if op in WITH_OTHER:
+        terms["other"] = other
+    if op == Operation.BIAS_DROPOUT_ADD:
+        terms["bias"] = bias
+    return terms
+
+
 def assert_meets(oracle, kernels, dtype, work, start, stop, **where):
     """Kernels give the bits of the oracle for elements start .. stop-1 of arrays, and write nothing else."""
-    op = work["op"]
-    names = ["x", "new"] + ["other"] * (op in WITH_OTHER) + ["bias"] * (op == Operation.BIAS_DROPOUT_ADD)
     arrays = {}
-    for i, name in enumerate(names):
+    for i, name in enumerate(("x", "new", "other", "bias")):
         n = work["period"] if name == "bias" else stop
         arrays[name] = guarded_values(dtype, n, work["seed"] + i, work["shifts"][i] % (64 // dtype.itemsize))
-        if op in ADDING and name != work["wild"]:
+        if work["op"] in ADDING and name != work["wild"]:
             tame(arrays[name].array)
             arrays[name].original = arrays[name].memory.copy()
-    x, out = arrays["x"].array, arrays.get(work["out"], arrays["new"])
-    how = where | work["numbers"] | {name: arrays[name].array for name in names[2:]} | {"op": op}
+    x, out = arrays["x"].array, arrays[work["out"]]
+    how = where | work["numbers"] | terms_of(work["op"], arrays["other"].array, arrays["bias"].array)
     expected = out.array.copy()
     oracle.apply(x.copy(), expected, start, stop, **how)
     kernels.apply(x, out.array, start, stop, **how, stream=work["stream"])
@@ -378,8 +386,7 @@ def test_operations_are_what_they_say(implementation, oracle, dtype, op):
         chosen = _reference.normal_elements(0, n, key, call, offset, None)
     expected = by_formula(op, x, chosen, other=other, bias=np.tile(bias, 53)[:n], **how).astype(dtype)
     y = np.empty_like(x)
-    arrays = {"other": other if op in WITH_OTHER else None, "bias": bias if op == Operation.BIAS_DROPOUT_ADD else None}
-    implementation.apply(x, y, 0, n, key, call, 1 << 31, offset=offset, op=op, **arrays, **how)
+    implementation.apply(x, y, 0, n, key, call, 1 << 31, offset=offset, **terms_of(op, other, bias), **how)
     np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
@@ -445,10 +452,8 @@ def test_strided_places_in_the_stream(
     expected = y.copy()
     every = by_formula(op, x, chosen, other=other, bias=np.tile(bias, n // 57 + 1)[:n], **how).astype(dtype)
     expected[start:stop] = every[start:stop]
-    arrays = {"other": other if op in WITH_OTHER else None, "bias": bias if op == Operation.BIAS_DROPOUT_ADD else None}
-    implementation.apply(
-        x, y, start, stop, key, 1, threshold, offset=offset, dims=dims, bits=bits, op=op, **arrays, **how
-    )
+    how |= {"offset": offset, "dims": dims, "bits": bits}
+    implementation.apply(x, y, start, stop, key, 1, threshold, **terms_of(op, other, bias), **how)
     np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
@@ -567,11 +572,11 @@ def test_every_half_precision_number_in_every_operation(compiled, oracle, dtype,
     x = np.arange(65536, dtype=np.uint16).view(dtype)
     rng = np.random.default_rng(9)
     other, bias = (rng.uniform(-2, 2, n).astype(dtype) for n in (x.size, 100))
-    arrays = {"other": other if op in WITH_OTHER else None, "bias": bias if op == Operation.BIAS_DROPOUT_ADD else None}
+    terms = terms_of(op, other, bias)
     for threshold in (0, 1 << 30):
         expected, y = np.empty_like(x), np.empty_like(x)
         for kernels, out in ((oracle, expected), (compiled, y)):
-            kernels.apply(x, out, 0, x.size, 6, 0, threshold, 1 / 0.7, op=op, shift=0.3, fill=-1.1, **arrays)
+            kernels.apply(x, out, 0, x.size, 6, 0, threshold, 1 / 0.7, shift=0.3, fill=-1.1, **terms)
         np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
