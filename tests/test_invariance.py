@@ -144,7 +144,7 @@ FUNCTIONS = [
 
 
 def results_of_functions(layout):
-    """All arrays after each function, with memory of its own for the result, and in place of the last array it reads."""
+    """All arrays after each function, with memory of its own for the result, and in place of the last that it reads."""
     results = []
     rng = fastdrop.PhiloxStream.from_key(KEY, CALL)
     for last, function in FUNCTIONS:
