@@ -27,12 +27,6 @@ def rate(request: pytest.FixtureRequest) -> float:
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    with fastdrop.num_threads(1):
-        yield
-
-
 def expected(x: np.ndarray, rate: float) -> np.ndarray:
     y = np.empty_like(x)
     threshold = round(rate * 2**32)

@@ -128,7 +128,7 @@ INLINE void start_pass(pass *a)
     a->bias_at = a->op == FD_BIAS_DROPOUT_ADD ? a->o.bias_at % a->o.period : 0;
 }
 
-/* n <= GROUP elements are done. */
+/* n elements are done, of which the bias comes round at most once. */
 INLINE void advance(pass *a, size_t n)
 {
     a->done += n;
@@ -173,36 +173,52 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     advance(a, n);
 }
 
+/* The group of elements from `first` on, by the keep bits and with the bias at these places. */
+INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const void *bias)
+{
+    fd_operands o = a->o;
+    o.x = at_element(a->o.x, first, a->bits_x);
+    o.y = (uint8_t *)a->o.y + first * a->bits_y / 8;
+    o.bias = bias;
+    if (has_other(a->op)) {
+        o.other = at_element(a->o.other, first, a->bits_x);
+    }
+    if (a->o.stream) {
+        for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
+            prefetch((const uint8_t *)o.x + line + AHEAD);
+            if (has_other(a->op)) {
+                prefetch((const uint8_t *)o.other + line + AHEAD);
+            }
+        }
+    }
+    a->group(a->op, &o, keep, a->o.stream);
+}
+
 /* Whole groups, at most `groups` of them, up to element `end`; the bits of the next one begin with byte `offset` + its
  * number / 8. */
 INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t end, size_t groups)
 {
-    const size_t left = a->done < end ? (end - a->done) / GROUP : 0;
-    for (size_t g = left < groups ? left : groups; g > 0; --g) {
-        fd_operands o = a->o;
-        o.x = at_element(a->o.x, a->done, a->bits_x);
-        o.y = (uint8_t *)a->o.y + a->done * a->bits_y / 8;
-        if (has_other(a->op)) {
-            o.other = at_element(a->o.other, a->done, a->bits_x);
-        }
-        alignas(ALIGNMENT) uint8_t bias[GROUP * 8];
+    size_t left = a->done < end ? (end - a->done) / GROUP : 0;
+    left = left < groups ? left : groups;
+    while (left > 0) {
+        const uint8_t *const keep = bits + (uint64_t)(offset + (int64_t)a->done) / 8;
+        const uint8_t *bias = at_element(a->o.bias, a->bias_at, a->bits_x);
+        size_t together = left;
+        alignas(ALIGNMENT) uint8_t gathered[GROUP * 8];
         if (a->op == FD_BIAS_DROPOUT_ADD) {
-            o.bias = at_element(a->o.bias, a->bias_at, a->bits_x);
-            if (a->bias_at + GROUP > a->o.period) {
-                gather_bias(a, GROUP, bias);
-                o.bias = bias;
+            const size_t before_wrap = (a->o.period - a->bias_at) / GROUP;
+            together = before_wrap < left ? before_wrap : left;
+            if (before_wrap == 0) {
+                together = 1;
+                gather_bias(a, GROUP, gathered);
+                bias = gathered;
             }
         }
-        if (a->o.stream) {
-            for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
-                prefetch((const uint8_t *)o.x + line + AHEAD);
-                if (has_other(a->op)) {
-                    prefetch((const uint8_t *)o.other + line + AHEAD);
-                }
-            }
+        for (size_t g = 0; g < together; ++g) {
+            apply_group(a, a->done + g * GROUP, keep + g * (GROUP / 8), at_element(bias, g * GROUP, a->bits_x));
         }
-        a->group(a->op, &o, bits + (uint64_t)(offset + (int64_t)a->done) / 8, a->o.stream);
-        advance(a, GROUP);
+        advance(a, together * GROUP);
+        left -= together;
     }
 }
 

@@ -46,12 +46,16 @@ static void NAME(draw_then_apply)(const fd_draw *draw, uint64_t start, size_t n,
                                   size_t size, apply_function *apply)
 {
     enum { PART = 4 * TILE };
+    uint8_t bits[PART / 8];
+    const int is_random = draw->threshold != 0;
+    memset(bits, 0xFF, is_random ? 0 : sizeof bits);
     for (size_t done = 0, part; done < n; done += part) {
         const fd_operands o = operands_at(operands, done, size);
-        uint8_t bits[PART / 8];
         part = PART - (size_t)((start + done) % BLOCK);
         part = part < n - done ? part : n - done;
-        NAME(keep_bits)(draw, start + done, part, bits);
+        if (is_random) {
+            NAME(keep_bits)(draw, start + done, part, bits);
+        }
         apply(bits, 0, part, &o);
     }
 }

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 import operator
-from numbers import Real
+from numbers import Number, Real
 from typing import Any
 
 import numpy as np
+
+import fastdrop
 
 DEFAULT_RATE = 0.5
 KEY_BITS = 64
 CALL_BITS = 56
 
+FLOATS = "float16, bfloat16, float32 or float64"
 _FLOATS = (np.float32, np.float64, np.float16)
 
 
@@ -53,7 +56,10 @@ def finite(value: Any, name: str) -> float:
     """A float that is neither infinite nor NaN."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, got {_described(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return number
@@ -69,23 +75,36 @@ def standard_deviation(value: Any) -> float:
 
 def float_array(x: Any, name: str = "x") -> np.ndarray:
     """An ndarray, or a subclass, of a dtype that has kernels."""
+    given = x
     if not isinstance(x, np.ndarray):
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"{name} must be an array of {FLOATS}, got {_described(given)}: {error}") from None
     if x.dtype.type not in _FLOATS and x.dtype.name != "bfloat16":
-        raise TypeError(
-            f"{name} must be an array of float16, bfloat16, float32 or float64, got dtype {x.dtype}{_advice(x.dtype)}"
-        )
+        came = f"dtype {x.dtype}{_advice(x.dtype)}" if x.dtype != object or x.ndim > 0 else _described(given)
+        raise TypeError(f"{name} must be an array of {FLOATS}, got {came}")
     return x
 
 
 def _advice(dtype: np.dtype) -> str:
     if dtype.kind in "biu":
-        return f"; scaled values are not integers: pass x.astype(np.{'float64' if dtype.itemsize > 2 else 'float32'})"
+        wide = "float64" if dtype.itemsize > 2 else "float32"
+        return f"; scaled values are not integers: convert it with .astype(np.{wide})"
     if dtype.kind == "c":
         return "; pass the real and imaginary parts, with the same key and call if they shall fall together"
     if dtype.kind == "f":
-        return "; pass x.astype(np.float64)"
-    return "; if its elements are numbers, pass x.astype(np.float32)"
+        return "; convert it with .astype(np.float64)"
+    return "; if its elements are numbers, convert it with .astype(np.float32)"
+
+
+def operand(x: Any, out: Any, name: str = "x") -> np.ndarray:
+    """x as by ``float_array``, with an ``out`` that can take the result for it."""
+    if not fastdrop._kernels.are_plain(x, out):
+        x = float_array(x, name)
+        if out is not None:
+            output(out, x, name)
+    return x
 
 
 def output(out: Any, x: np.ndarray, name: str = "x") -> None:
@@ -145,11 +164,12 @@ def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] |
 
 def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
     """Distinct axes of an array of ndim dimensions, from 0 on, given as an int or a sequence of ints."""
-    given = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    given = tuple(value) if np.iterable(value) else (value,)
     if not all(is_index(axis) for axis in given):
         raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
     if any(not -ndim <= axis < ndim for axis in given):
-        raise ValueError(f"{name} must be axes of an array of {ndim} dimensions, got {value!r}")
+        allowed = f"from {-ndim} to {ndim - 1} for an array of {ndim}" if ndim > 0 else "() for an array of no"
+        raise ValueError(f"{name} must be {allowed} dimensions, got {value!r}")
     found = tuple(operator.index(axis) % ndim for axis in given)
     if len(set(found)) < len(found):
         raise ValueError(f"{name} must not name an axis twice, got {value!r}")
@@ -158,7 +178,7 @@ def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
 
 def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     """One of a few words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
     return value
 
@@ -166,11 +186,25 @@ def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
 def alike(other: Any, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
     """An array of x's shape and dtype, but for the order of bytes."""
     other = float_array(other, name)
-    if other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
-        raise TypeError(f"{name} must have the dtype of {x_name}, {x.dtype}, got {other.dtype}")
     if other.shape != x.shape:
         raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {other.shape}")
+    same_dtype(other, x, name, x_name)
     return other
+
+
+def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None:
+    """The arrays have one dtype, but for the order of bytes."""
+    if other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
+        raise TypeError(
+            f"{name} must have the dtype of {x_name}, {x.dtype}, got {other.dtype}: convert it with "
+            f".astype({x_name}.dtype)"
+        )
+
+
+def exactly(value: Any, name: str, kind: type) -> None:
+    """A value of this very type: an AlphaMask is a DropoutMask, but stands for another operation."""
+    if type(value) is not kind:
+        raise TypeError(f"{name} must be a {kind.__name__}, got {_described(value)}")
 
 
 def noise_pattern(noise_shape: Any) -> tuple[int | None, ...] | None:
@@ -190,9 +224,10 @@ def axes_pattern(value: Any, name: str) -> int | tuple[int, ...] | None:
     """Axes of arrays that are not there yet, as far as they can be checked."""
     if value is None or is_index(value):
         return None if value is None else operator.index(value)
-    if not isinstance(value, (tuple, list)) or not all(is_index(axis) for axis in value):
+    given = tuple(value) if np.iterable(value) else (value,)
+    if not all(is_index(axis) for axis in given):
         raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
-    found = tuple(operator.index(axis) for axis in value)
+    found = tuple(operator.index(axis) for axis in given)
     if len(set(found)) < len(found):
         raise ValueError(f"{name} must not name an axis twice, got {value!r}")
     return found
@@ -256,4 +291,9 @@ def is_index(value: Any) -> bool:
 
 
 def _described(value: Any) -> str:
-    return f"{value!r} of type {type(value).__name__}" if np.ndim(value) == 0 else f"a {type(value).__name__}"
+    name = type(value).__name__
+    if value is None or isinstance(value, (Number, np.generic, str, bytes)):
+        return f"{value!r} of type {name}"
+    if isinstance(value, np.ndarray):
+        return f"an ndarray of shape {value.shape}"
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, overload
+from collections.abc import Iterable
+from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,35 +19,44 @@ DOWNSCALE = "downscale_in_infer"
 CHANNELS_FIRST = "channels_first"
 CHANNELS_LAST = "channels_last"
 Mode: TypeAlias = Literal["upscale_in_train", "downscale_in_infer"]
+DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
+
+
+class NoiseOptions(TypedDict, total=False):
+    """Arguments that have the same meaning everywhere. ``dropout`` explains them."""
+
+    training: bool
+    rng: RNG
+    out: np.ndarray | None
+
+
+class Options(NoiseOptions, total=False):
+    """The same, of functions that have a rate. With ``return_mask=True`` they return the mask too."""
+
+    keep_prob: float | None
+
+
+class ChannelOptions(Options, total=False):
+    """Those of ``dropout2d``."""
+
+    data_format: DataFormat
+
+
+class ElementOptions(Options, total=False):
+    """Those of ``dropout``."""
+
+    noise_shape: Iterable[SupportsIndex | None] | None
+    shared_axes: SupportsIndex | Iterable[SupportsIndex] | None
+    mode: Mode
 
 
 @overload
 def dropout(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    keep_prob: float | None = ...,
-    training: bool = ...,
-    noise_shape: Any = ...,
-    shared_axes: Any = ...,
-    mode: Mode = ...,
-    rng: RNG = ...,
-    out: np.ndarray | None = ...,
-    return_mask: Literal[False] = ...,
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ElementOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout(
-    x: npt.ArrayLike,
-    rate: float = ...,
-    *,
-    keep_prob: float | None = ...,
-    training: bool = ...,
-    noise_shape: Any = ...,
-    shared_axes: Any = ...,
-    mode: Mode = ...,
-    rng: RNG = ...,
-    out: np.ndarray | None = ...,
-    return_mask: Literal[True],
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ElementOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout(
     x,
@@ -121,9 +131,17 @@ def dropout(
     >>> x = np.ones((2, 4), np.float32)
     >>> y, mask = fastdrop.dropout(x, 0.5, rng=0, return_mask=True)
     >>> y
-    array([[0., 0., 0., 0.],
-           [2., 2., 2., 2.]], dtype=float32)
-    >>> dx = mask.apply(np.ones_like(y))
+    array([[0., 0., 2., 2.],
+           [0., 2., 2., 2.]], dtype=float32)
+    >>> dx = mask.backward(np.ones_like(y))
+
+    One decision for each row, and nothing outside training:
+
+    >>> fastdrop.dropout(x, 0.5, shared_axes=1, rng=2)
+    array([[2., 2., 2., 2.],
+           [0., 0., 0., 0.]], dtype=float32)
+    >>> fastdrop.dropout(x, 0.5, training=False) is x
+    True
     """
     rate = _arguments.rate_of(rate, keep_prob)
     if not fastdrop._kernels.are_plain(x, out):
@@ -168,28 +186,65 @@ def _without_axes(shape: tuple[int, ...], noise_shape: Any, shared_axes: Any) ->
     return tuple(1 if axis in shared else n for axis, n in enumerate(shape))
 
 
-def _dropout_shared(x, rate, keep_prob, first, last, training, rng, out, return_mask):
-    """``dropout`` with one decision along the axes from first to before last."""
-    rate = _arguments.rate_of(rate, keep_prob)
-    if out is not None:
-        _arguments.output(out, x)
-    noise_shape = x.shape[:first] + (1,) * (last - first) + x.shape[last:]
-    return _with_mask(x, rate, noise_shape, UPSCALE, training, _streams.source(rng), out, return_mask)
+@overload
+def dropout1d(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
+) -> np.ndarray: ...
+@overload
+def dropout1d(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
+) -> tuple[np.ndarray, DropoutMask]: ...
+def dropout1d(
+    x,
+    rate=_arguments.DEFAULT_RATE,
+    *,
+    keep_prob=None,
+    data_format=CHANNELS_FIRST,
+    training=True,
+    rng=None,
+    out=None,
+    return_mask=False,
+):
+    """Set random channels of sequences to zero as a whole: Keras's SpatialDropout1D.
+
+    As ``dropout2d``, for arrays of shape (N, C, L) with ``channels_first`` and (N, L, C) with ``channels_last``, or the
+    same without N.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> fastdrop.dropout1d(np.ones((2, 3, 4)), 0.5, rng=0)
+    array([[[0., 0., 0., 0.],
+            [0., 0., 0., 0.],
+            [2., 2., 2., 2.]],
+    <BLANKLINE>
+           [[2., 2., 2., 2.],
+            [0., 0., 0., 0.],
+            [2., 2., 2., 2.]]])
+    """
+    return _dropout_channels("L", x, rate, data_format, keep_prob, training, rng, out, return_mask)
 
 
-def _dropout_channels(dims, x, rate, keep_prob, data_format, *options):
-    """Dropout of whole channels, each of so many dimensions."""
-    x = _arguments.float_array(x)
-    _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
-    if x.ndim not in (dims + 1, dims + 2):
-        raise ValueError(
-            f"x must have {dims + 2} dimensions, or {dims + 1} without a batch, for dropout{dims}d, got {x.ndim}"
-        )
-    first = x.ndim - dims if data_format == CHANNELS_FIRST else x.ndim - dims - 1
-    return _dropout_shared(x, rate, keep_prob, first, first + dims, *options)
-
-
-_CHANNELS = """Set random channels to zero as a whole and scale the others up{aka}.
+@overload
+def dropout2d(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
+) -> np.ndarray: ...
+@overload
+def dropout2d(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
+) -> tuple[np.ndarray, DropoutMask]: ...
+def dropout2d(
+    x,
+    rate=_arguments.DEFAULT_RATE,
+    *,
+    keep_prob=None,
+    data_format=CHANNELS_FIRST,
+    training=True,
+    rng=None,
+    out=None,
+    return_mask=False,
+):
+    """Set random channels of images to zero as a whole and scale the others up: Keras's SpatialDropout2D.
 
     Neighbours in a channel are so alike that dropping single elements takes little from it: J. Tompson et al.,
     "Efficient object localization using convolutional networks", CVPR 2015.
@@ -197,8 +252,8 @@ _CHANNELS = """Set random channels to zero as a whole and scale the others up{ak
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        {first} for ``channels_first``, {last} for ``channels_last``; or the same without N.
-    data_format : {{"channels_first", "channels_last"}}
+        (N, C, H, W) for ``channels_first``, (N, H, W, C) for ``channels_last``; or the same without N.
+    data_format : {"channels_first", "channels_last"}
         Where the channels are.
     rate, keep_prob, training, rng, out, return_mask
         As for ``dropout``.
@@ -207,60 +262,64 @@ _CHANNELS = """Set random channels to zero as a whole and scale the others up{ak
     -------
     y, mask
         As for ``dropout``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> images = np.ones((2, 3, 8, 8), np.float32)
+    >>> y = fastdrop.dropout2d(images, 0.5, rng=0)
+    >>> y.max(axis=(2, 3))
+    array([[0., 0., 2.],
+           [2., 0., 2.]], dtype=float32)
+    >>> last = fastdrop.dropout2d(images.transpose(0, 2, 3, 1), 0.5, data_format="channels_last", rng=0)
+    >>> np.array_equal(last, y.transpose(0, 2, 3, 1))
+    True
     """
+    return _dropout_channels("HW", x, rate, data_format, keep_prob, training, rng, out, return_mask)
 
 
-def dropout1d(
-    x,
-    rate=_arguments.DEFAULT_RATE,
-    *,
-    keep_prob=None,
-    data_format="channels_first",
-    training=True,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
-    return _dropout_channels(1, x, rate, keep_prob, data_format, training, rng, out, return_mask)
-
-
-def dropout2d(
-    x,
-    rate=_arguments.DEFAULT_RATE,
-    *,
-    keep_prob=None,
-    data_format="channels_first",
-    training=True,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
-    return _dropout_channels(2, x, rate, keep_prob, data_format, training, rng, out, return_mask)
-
-
+@overload
+def dropout3d(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
+) -> np.ndarray: ...
+@overload
+def dropout3d(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout3d(
     x,
     rate=_arguments.DEFAULT_RATE,
     *,
     keep_prob=None,
-    data_format="channels_first",
+    data_format=CHANNELS_FIRST,
     training=True,
     rng=None,
     out=None,
     return_mask=False,
 ):
-    return _dropout_channels(3, x, rate, keep_prob, data_format, training, rng, out, return_mask)
+    """Set random channels of volumes to zero as a whole: Keras's SpatialDropout3D.
+
+    As ``dropout2d``, for arrays of shape (N, C, D, H, W) with ``channels_first`` and (N, D, H, W, C) with
+    ``channels_last``, or the same without N.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> fastdrop.dropout3d(np.ones((2, 3, 4, 8, 8)), 0.5, rng=0).max(axis=(2, 3, 4))
+    array([[0., 0., 2.],
+           [2., 0., 2.]])
+    """
+    return _dropout_channels("DHW", x, rate, data_format, keep_prob, training, rng, out, return_mask)
 
 
-for _function, _first, _last in (
-    (dropout1d, "(N, C, L)", "(N, L, C)"),
-    (dropout2d, "(N, C, H, W)", "(N, H, W, C)"),
-    (dropout3d, "(N, C, D, H, W)", "(N, D, H, W, C)"),
-):
-    _aka = f", as Keras's SpatialDropout{_function.__name__[-2].upper()}D"
-    _function.__doc__ = _CHANNELS.format(aka=_aka, first=_first, last=_last)
-
-
+@overload
+def drop_path(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def drop_path(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False):
     """Set random samples to zero as a whole and scale the others up: stochastic depth.
 
@@ -278,13 +337,31 @@ def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True,
     -------
     y, mask
         As for ``dropout``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x, branch = np.zeros((4, 3)), np.ones((4, 3))
+    >>> x + fastdrop.drop_path(branch, 0.5, rng=1)
+    array([[2., 2., 2.],
+           [0., 0., 0.],
+           [2., 2., 2.],
+           [2., 2., 2.]])
     """
-    x = _arguments.float_array(x)
+    x = _arguments.operand(x, out)
     if x.ndim == 0:
         raise ValueError("x must have samples along its first dimension, got an array of no dimension")
-    return _dropout_shared(x, rate, keep_prob, 1, x.ndim, training, rng, out, return_mask)
+    return _dropout_along(1, x.ndim, x, rate, keep_prob, training, rng, out, return_mask)
 
 
+@overload
+def dropconnect(
+    weights: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def dropconnect(
+    weights: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def dropconnect(
     weights, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -306,18 +383,32 @@ def dropconnect(
     -------
     y, mask
         As for ``dropout``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x, weights = np.ones((2, 4)), np.ones((4, 3))
+    >>> dropped, mask = fastdrop.dropconnect(weights, 0.5, rng=0, return_mask=True)
+    >>> y = x @ dropped
+    >>> dweights = mask.backward(x.T @ np.ones_like(y))
+    >>> dweights
+    array([[0., 0., 4.],
+           [4., 0., 4.],
+           [4., 4., 4.],
+           [4., 0., 0.]])
     """
-    return dropout(
-        _arguments.float_array(weights, "weights"),
-        rate,
-        keep_prob=keep_prob,
-        training=training,
-        rng=rng,
-        out=out,
-        return_mask=return_mask,
-    )
+    weights = _arguments.operand(weights, out, "weights")
+    return _dropout_along(0, 0, weights, rate, keep_prob, training, rng, out, return_mask)
 
 
+@overload
+def embedding_dropout(
+    table: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def embedding_dropout(
+    table: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def embedding_dropout(
     table, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -337,8 +428,40 @@ def embedding_dropout(
     -------
     y, mask
         As for ``dropout``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> table = np.ones((5, 2))
+    >>> words = [3, 1, 3, 0]
+    >>> fastdrop.embedding_dropout(table, 0.5, rng=0)[words]
+    array([[2., 2.],
+           [0., 0.],
+           [2., 2.],
+           [0., 0.]])
     """
-    table = _arguments.float_array(table, "table")
+    table = _arguments.operand(table, out, "table")
     if table.ndim != 2:
         raise ValueError(f"table must have two dimensions, (words, features), got shape {table.shape}")
-    return _dropout_shared(table, rate, keep_prob, 1, 2, training, rng, out, return_mask)
+    return _dropout_along(1, 2, table, rate, keep_prob, training, rng, out, return_mask)
+
+
+def _dropout_channels(lengths, x, rate, data_format, keep_prob, training, rng, out, return_mask):
+    """Dropout of whole channels, whose lengths have one letter each."""
+    x = _arguments.operand(x, out)
+    _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
+    sample = "C" + lengths if data_format == CHANNELS_FIRST else lengths + "C"
+    if x.ndim - len(sample) not in (0, 1):
+        raise ValueError(
+            f"x must have shape (N, {', '.join(sample)}) or ({', '.join(sample)}) in dropout{len(lengths)}d with "
+            f"{data_format}, got {x.shape}"
+        )
+    first = x.ndim - len(sample) + sample.index(lengths)
+    return _dropout_along(first, first + len(lengths), x, rate, keep_prob, training, rng, out, return_mask)
+
+
+def _dropout_along(first, last, x, rate, keep_prob, training, rng, out, return_mask):
+    """``dropout`` with one decision along the axes from first to before last, with x and out checked."""
+    rate = _arguments.rate_of(rate, keep_prob)
+    noise_shape = x.shape[:first] + (1,) * (last - first) + x.shape[last:]
+    return _with_mask(x, rate, noise_shape, UPSCALE, training, _streams.source(rng), out, return_mask)

@@ -3,17 +3,39 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Literal, Unpack, overload
 
-import fastdrop
+import numpy as np
+import numpy.typing as npt
+
 from fastdrop import _arguments, _engine, _streams
-from fastdrop._masks import _whole
+from fastdrop._functions import Options
+from fastdrop._masks import DropoutMask, _whole
 from fastdrop._operations import Operation
 
-# Kernels take a bias of at least 32 elements; a longer one is wrapped around less often.
-MIN_BIAS = 2048
+# Kernels take a bias of at least 32 elements. A longer one wraps around less often, and this one stays in the cache.
+MIN_BIAS = 512
 
 
+@overload
+def dropout_add(
+    x: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+@overload
+def dropout_add(
+    x: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout_add(
     x, residual, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -39,11 +61,23 @@ def dropout_add(
         Of x's shape and dtype, or ``out``; rounded once to the dtype.
     mask : DropoutMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x, residual = np.ones((2, 3)), np.full((2, 3), 10.0)
+    >>> y, mask = fastdrop.dropout_add(x, residual, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[10., 10., 12.],
+           [12., 10., 12.]])
+    >>> dx, dresidual = fastdrop.dropout_add_backward(np.ones_like(y), mask)
     """
-    return _fused(Operation.DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, residual=residual)
+    x = _arguments.operand(x, out)
+    residual = _arguments.alike(residual, x, "residual", "x")
+    return _fused(Operation.DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, other=residual)
 
 
-def dropout_add_backward(dy, mask):
+def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
     """The backward pass of ``dropout_add``.
 
     Parameters
@@ -56,12 +90,42 @@ def dropout_add_backward(dy, mask):
     Returns
     -------
     dx, dresidual : ndarray
-        The second is dy itself.
+        The second is dy itself, and so is the first where nothing was dropped.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.ones((2, 3))
+    >>> y, mask = fastdrop.dropout_add(x, x, 0.5, rng=0, return_mask=True)
+    >>> fastdrop.dropout_add_backward(np.ones_like(y), mask)[0]
+    array([[0., 0., 2.],
+           [2., 0., 2.]])
     """
+    _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
     return mask.backward(dy), dy
 
 
+@overload
+def bias_dropout_add(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+@overload
+def bias_dropout_add(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[np.ndarray, DropoutMask]: ...
 def bias_dropout_add(
     x,
     bias,
@@ -98,13 +162,26 @@ def bias_dropout_add(
         Of x's shape and dtype, or ``out``; rounded once to the dtype.
     mask : DropoutMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x, bias, residual = np.ones((2, 3)), np.arange(3.0), np.full((2, 3), 10.0)
+    >>> y, mask = fastdrop.bias_dropout_add(x, bias, residual, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[10., 10., 16.],
+           [12., 10., 16.]])
+    >>> dx, dbias, dresidual = fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)
     """
+    x = _arguments.operand(x, out)
+    bias = _repeated_bias(bias, x)
+    residual = _arguments.alike(residual, x, "residual", "x")
     return _fused(
-        Operation.BIAS_DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, residual=residual, bias=bias
+        Operation.BIAS_DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, other=residual, bias=bias
     )
 
 
-def bias_dropout_add_backward(dy, mask):
+def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The backward pass of ``bias_dropout_add``.
 
     Parameters
@@ -118,17 +195,34 @@ def bias_dropout_add_backward(dy, mask):
     -------
     dx, dbias, dresidual : ndarray
         The second has the shape (features,) and is summed in float32, or in float64 for float64. The third is dy
-        itself.
+        itself, and so is the first where nothing was dropped.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.ones((4, 3))
+    >>> y, mask = fastdrop.bias_dropout_add(x, np.arange(3.0), x, 0.5, rng=0, return_mask=True)
+    >>> fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)[1]
+    array([6., 2., 6.])
     """
+    _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
     if dy.ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
     dx = mask.backward(dy)
     wide = np.float64 if dy.dtype.type is np.float64 else np.float32
-    dbias = dx.reshape(-1, dx.shape[-1]).sum(axis=0, dtype=wide).astype(dx.dtype, copy=False)
+    dbias = dx.reshape(math.prod(dx.shape[:-1]), dx.shape[-1]).sum(axis=0, dtype=wide).astype(dx.dtype, copy=False)
     return dx, dbias, dy
 
 
+@overload
+def relu_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def relu_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def relu_dropout(
     x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -149,11 +243,24 @@ def relu_dropout(
         Of x's shape and dtype, or ``out``.
     mask : DropoutMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.array([[-1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, 1.0]])
+    >>> y, mask = fastdrop.relu_dropout(x, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[0., 0., 0., 2.],
+           [0., 0., 2., 2.]])
+    >>> dx = fastdrop.relu_dropout_backward(np.ones_like(y), y, mask)
     """
+    x = _arguments.operand(x, out)
     return _fused(Operation.RELU_DROPOUT, x, rate, keep_prob, training, rng, out, return_mask)
 
 
-def relu_dropout_backward(dy, y, mask, out=None):
+def relu_dropout_backward(
+    dy: npt.ArrayLike, y: npt.ArrayLike, mask: DropoutMask, out: np.ndarray | None = None
+) -> np.ndarray:
     """The backward pass of ``relu_dropout``.
 
     Where y is not zero, its element was positive and kept, because scaling up never leads to zero. So nothing is drawn
@@ -174,8 +281,16 @@ def relu_dropout_backward(dy, y, mask, out=None):
     -------
     dx : ndarray
         Of dy's shape and dtype, or ``out``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> y, mask = fastdrop.relu_dropout(np.array([3.0, 3.0, 0.0, -3.0]), 0.2, rng=2, return_mask=True)
+    >>> fastdrop.relu_dropout_backward(np.ones(4), y, mask)
+    array([1.25, 0.  , 0.  , 0.  ])
     """
-    dy = _checked(dy, out, "dy")
+    _arguments.exactly(mask, "mask", DropoutMask)
+    dy = _arguments.operand(dy, out, "dy")
     y = _arguments.alike(y, dy, "y", "dy")
     if dy.shape != mask.shape:
         raise ValueError(f"dy must have the shape of the mask, {mask.shape}, got {dy.shape}")
@@ -184,6 +299,19 @@ def relu_dropout_backward(dy, y, mask, out=None):
     return dx
 
 
+@overload
+def zoneout(
+    new: npt.ArrayLike,
+    old: npt.ArrayLike,
+    rate: float = ...,
+    *,
+    return_mask: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> np.ndarray: ...
+@overload
+def zoneout(
+    new: npt.ArrayLike, old: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, DropoutMask]: ...
 def zoneout(
     new, old, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -196,7 +324,8 @@ def zoneout(
     rate : float
         The probability that an element stays as it was.
     keep_prob, training, rng, out
-        As for ``dropout``. When not training the result is what training expects: ``keep_prob * new + rate * old``.
+        As for ``dropout``. When not training the result is what training expects: ``keep_prob * new + rate * old``,
+        whose second part is rounded to the dtype before the first is added.
     return_mask : bool
         Return the mask too. ``zoneout_backward(dy, mask)`` is the backward pass.
 
@@ -210,15 +339,29 @@ def zoneout(
     References
     ----------
     D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> new, old = np.ones((2, 4)), np.zeros((2, 4))
+    >>> y, mask = fastdrop.zoneout(new, old, 0.5, rng=0, return_mask=True)
+    >>> y
+    array([[0., 0., 1., 1.],
+           [0., 1., 1., 1.]])
+    >>> dnew, dold = fastdrop.zoneout_backward(np.ones_like(y), mask)
+    >>> fastdrop.zoneout(new, old, 0.25, training=False)
+    array([[0.75, 0.75, 0.75, 0.75],
+           [0.75, 0.75, 0.75, 0.75]])
     """
     rate = _arguments.rate_of(rate, keep_prob)
-    new = _checked(new, out, "new")
+    new = _arguments.operand(new, out, "new")
     old = _arguments.alike(old, new, "old", "new")
     source = _streams.source(rng)
     y = _engine.result_for(new) if out is None else out
-    if training:
-        mask = _whole(new.shape, rate, *source.next_draw(), None, 1.0)
-        _engine.apply(new, y, *mask._draw(), mask.threshold, 1.0, terms={"op": Operation.ZONEOUT, "other": old})
+    key, call = source.next_draw() if training else (0, 0)
+    if training or rate in (0.0, 1.0):
+        mask = _whole(new.shape, rate, key, call, None, 1.0)
+        _engine.apply(new, y, key, call, mask.threshold, 1.0, terms={"op": Operation.ZONEOUT, "other": old})
     else:
         mask = _whole(new.shape, 0.0, 0, 0, None, 1.0 - rate)
         before = _engine.result_for(old)
@@ -227,7 +370,7 @@ def zoneout(
     return (y, mask) if return_mask else y
 
 
-def zoneout_backward(dy, mask):
+def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
     """The backward pass of ``zoneout``.
 
     Parameters
@@ -240,8 +383,23 @@ def zoneout_backward(dy, mask):
     Returns
     -------
     dnew, dold : ndarray
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> new, old = np.ones((2, 3)), np.zeros((2, 3))
+    >>> y, mask = fastdrop.zoneout(new, old, 0.5, rng=0, return_mask=True)
+    >>> dnew, dold = fastdrop.zoneout_backward(np.ones_like(y), mask)
+    >>> dold
+    array([[1., 1., 0.],
+           [0., 1., 0.]])
     """
+    _arguments.exactly(mask, "mask", DropoutMask)
     dy = _arguments.float_array(dy, "dy")
+    if mask.scale != 1.0 and mask.rate != 0.0:
+        raise ValueError(
+            f"mask must be as zoneout returns it, of scale 1 or rate 0, got scale {mask.scale} in {mask!r}"
+        )
     dnew = mask.backward(dy)
     dold = _engine.result_for(dy)
     if mask.scale == 1.0:
@@ -253,38 +411,26 @@ def zoneout_backward(dy, mask):
     return dnew, dold
 
 
-def _fused(op, x, rate, keep_prob, training, rng, out, return_mask, residual=None, bias=None):
+def _fused(op, x, rate, keep_prob, training, rng, out, return_mask, **terms):
+    """An operation that adds nothing random outside training. ``terms`` are its other arguments, checked."""
     rate = _arguments.rate_of(rate, keep_prob)
-    x = _checked(x, out, "x")
-    terms = {"op": op}
-    if residual is not None:
-        terms["other"] = _arguments.alike(residual, x, "residual", "x")
-    if bias is not None:
-        terms["bias"] = _repeated_bias(bias, x)
     source = _streams.source(rng)
     y = _engine.result_for(x) if out is None else out
     key, call = source.next_draw() if training else (0, 0)
     if not training:
         rate = 0.0
     threshold, scale = _engine.threshold_and_scale(rate)
-    _engine.apply(x, y, key, call, threshold, scale, terms=terms)
+    _engine.apply(x, y, key, call, threshold, scale, terms={"op": op, **terms})
     return (y, _whole(x.shape, rate, key, call, None)) if return_mask else y
-
-
-def _checked(x, out, name):
-    if not fastdrop._kernels.are_plain(x, out):
-        x = _arguments.float_array(x, name)
-        if out is not None:
-            _arguments.output(out, x, name)
-    return x
 
 
 def _repeated_bias(bias, x):
     """The bias in memory of its own, as often as makes it long enough."""
+    if x.ndim == 0:
+        raise ValueError("x must have features along its last dimension, got an array of no dimension")
     bias = _arguments.float_array(bias, "bias")
-    if bias.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
-        raise TypeError(f"bias must have the dtype of x, {x.dtype}, got {bias.dtype}")
-    if x.ndim == 0 or bias.shape != x.shape[-1:]:
+    if bias.shape != x.shape[-1:]:
         raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {bias.shape}")
+    _arguments.same_dtype(bias, x, "bias", "x")
     times = -(-MIN_BIAS // max(len(bias), 1))
     return np.tile(bias.astype(bias.dtype.newbyteorder("="), copy=False), times)

@@ -60,10 +60,7 @@ class _Mask:
 
     def _check(self, x: Any, out: Any, name: str) -> np.ndarray:
         """x, as an array that the mask can be applied to, with the result in out."""
-        if not fastdrop._kernels.are_plain(x, out):
-            x = _arguments.float_array(x, name)
-            if out is not None:
-                _arguments.output(out, x, name)
+        x = _arguments.operand(x, out, name)
         if x.shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {x.shape}")
         return x
@@ -96,10 +93,10 @@ class _Mask:
         return _restore, (type(self), *self._state)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be set")
+        raise AttributeError(f"masks are immutable: {name} can not be set")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"a {type(self).__name__} is immutable: {name} can not be deleted")
+        raise AttributeError(f"masks are immutable: {name} can not be deleted")
 
     def _described(self, text: str) -> str:
         return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
@@ -139,7 +136,7 @@ class DropoutMask(_Mask):
     >>> import numpy as np, fastdrop
     >>> mask = fastdrop.DropoutMask((4, 6), 0.5, key=2026)
     >>> np.asarray(mask)[1].astype(int)
-    array([1, 0, 0, 0, 1, 1])
+    array([1, 1, 0, 0, 0, 1])
     >>> np.array_equal(np.asarray(mask[1:3, 2:]), np.asarray(mask)[1:3, 2:])
     True
     """
@@ -162,15 +159,16 @@ class DropoutMask(_Mask):
     ) -> None:
         shape = _arguments.mask_shape(shape)
         noise = _arguments.noise_lengths(noise_shape, shape)
+        rate = _arguments.probability(rate, "rate")
         self._fill(
             shape,
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
             0,
             _strides(shape, noise),
-            _arguments.probability(rate, "rate"),
+            rate,
             None,
-            None if scale is None else _arguments.finite(scale, "scale"),
+            None if scale is None else _unusual(_arguments.finite(scale, "scale"), rate),
         )
 
     @classmethod
@@ -267,7 +265,7 @@ class DropoutMask(_Mask):
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("a DropoutMask has no memory to share: np.asarray(mask) draws a new array")
+            raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
         keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self.places())
         return keep if dtype is None else keep.astype(dtype, copy=False)
 
@@ -304,6 +302,17 @@ class AlphaMask(DropoutMask):
 
     It has the parameters and attributes of a ``DropoutMask``, of which ``scale`` follows from the rate.
     ``apply`` is the forward pass, and ``backward`` the gradient: dropped elements have none.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> mask = fastdrop.AlphaMask(5, 0.5, key=2026)
+    >>> np.asarray(mask).astype(int)
+    array([1, 1, 0, 0, 0])
+    >>> mask.apply(np.zeros(5)).round(3)
+    array([ 0.779,  0.779, -0.779, -0.779, -0.779])
+    >>> mask.backward(np.ones(5)).round(3)
+    array([0.886, 0.886, 0.   , 0.   , 0.   ])
     """
 
     __slots__ = ()
@@ -346,7 +355,7 @@ def alpha_numbers(rate: float) -> tuple[float, float, float]:
     limit = -1.0507009873554805 * 1.6732632423543772
     scale = ((1.0 - rate) * (1.0 + rate * limit * limit)) ** -0.5
     shift = -scale * rate * limit
-    return scale, shift, scale * limit + shift
+    return scale, shift, scale * limit * (1.0 - rate)  # which is scale * limit + shift without its cancellation
 
 
 class GaussianMask(_Mask):
@@ -369,6 +378,15 @@ class GaussianMask(_Mask):
     The numbers are made in float32 from Box and Muller's transform of 31 + 32 random bits, the same for every dtype,
     and none is larger than 6.66. They come from a domain of the stream of their own: a ``DropoutMask`` with the same
     key and call is independent of them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> mask = fastdrop.GaussianMask(3, 0.5, key=2026)
+    >>> np.asarray(mask)
+    array([0.8868489, 1.0589284, 1.2773517], dtype=float32)
+    >>> mask.apply(np.full(3, 10, np.float32))
+    array([ 8.868489, 10.589284, 12.773518], dtype=float32)
     """
 
     __slots__ = ()
@@ -385,7 +403,7 @@ class GaussianMask(_Mask):
             0,
             _strides(shape, None),
             _arguments.standard_deviation(stddev),
-            bool(additive),
+            _arguments.flag(additive, "additive"),
         )
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -420,7 +438,7 @@ class GaussianMask(_Mask):
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """What elements are multiplied by, or what is added to them, in float32."""
         if copy is False:
-            raise ValueError("a GaussianMask has no memory to share: np.asarray(mask) draws a new array")
+            raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
         factors = self._perturbed(np.full(self.shape, 0 if self.additive else 1, np.float32), None)
         return factors if dtype is None else factors.astype(dtype, copy=False)
 
@@ -440,11 +458,17 @@ def _whole(
     cls: type = DropoutMask,
 ) -> Any:
     """A mask that its parameters say all about, which need no check."""
+    scale = None if scale is None else _unusual(scale, rate)
     return _restore(cls, shape, key, call, 0, _strides(shape, noise_shape), rate, None, scale)
 
 
+def _unusual(scale: float, rate: float) -> float | None:
+    """None for the scale that follows from the rate, so that masks which do the same are equal."""
+    return None if scale == _engine.threshold_and_scale(rate)[1] else scale
+
+
 def _whole_gaussian(shape: tuple[int, ...], key: int, call: int, stddev: float, additive: bool) -> GaussianMask:
-    """The same for normal numbers."""
+    """``_whole`` for normal numbers."""
     return _restore(GaussianMask, shape, key, call, 0, _strides(shape, None), stddev, additive)
 
 

@@ -4,11 +4,24 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, Unpack, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from fastdrop import _arguments, _engine, _streams
-from fastdrop._masks import AlphaMask, _whole, _whole_gaussian
+from fastdrop._functions import NoiseOptions, Options
+from fastdrop._masks import AlphaMask, GaussianMask, _whole, _whole_gaussian
 
 
+@overload
+def alpha_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def alpha_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, AlphaMask]: ...
 def alpha_dropout(
     x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -33,10 +46,32 @@ def alpha_dropout(
     References
     ----------
     G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks", NIPS 2017.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.random.default_rng(0).standard_normal(100_000)
+    >>> y, mask = fastdrop.alpha_dropout(x, 0.2, rng=1, return_mask=True)
+    >>> [round(float(number), 2) for number in (x.std(), y.std())]
+    [1.0, 1.0]
+    >>> dropped = ~np.asarray(mask)
+    >>> np.unique(y[dropped]).round(3)
+    array([-1.236])
+    >>> dx = mask.backward(np.ones_like(y))
+    >>> np.unique(dx[dropped])
+    array([0.])
     """
     return _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature=False)
 
 
+@overload
+def feature_alpha_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def feature_alpha_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, AlphaMask]: ...
 def feature_alpha_dropout(
     x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -52,15 +87,23 @@ def feature_alpha_dropout(
     -------
     y, mask
         As for ``alpha_dropout``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.zeros((1, 4, 2), np.float32)
+    >>> fastdrop.feature_alpha_dropout(x, 0.5, rng=3)
+    array([[[-0.77919394, -0.77919394],
+            [ 0.77919394,  0.77919394],
+            [ 0.77919394,  0.77919394],
+            [ 0.77919394,  0.77919394]]], dtype=float32)
     """
     return _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature=True)
 
 
 def _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature):
     rate = _arguments.rate_of(rate, keep_prob)
-    x = _arguments.float_array(x)
-    if out is not None:
-        _arguments.output(out, x)
+    x = _arguments.operand(x, out)
     noise_shape = None
     if by_feature:
         if x.ndim < 2:
@@ -77,6 +120,14 @@ def _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_featu
     return (y, mask) if return_mask else y
 
 
+@overload
+def gaussian_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+) -> np.ndarray: ...
+@overload
+def gaussian_dropout(
+    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+) -> tuple[np.ndarray, GaussianMask]: ...
 def gaussian_dropout(
     x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
@@ -104,13 +155,35 @@ def gaussian_dropout(
     ----------
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014), section
     10.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> x = np.ones(100_000, np.float32)
+    >>> y, mask = fastdrop.gaussian_dropout(x, 0.2, rng=1, return_mask=True)
+    >>> [round(float(number), 2) for number in (y.mean(), y.var())]
+    [1.0, 0.25]
+    >>> np.array_equal(mask.backward(x), y)
+    True
     """
     rate = _arguments.rate_of(rate, keep_prob)
     if rate == 1.0:
-        raise ValueError("rate must be below 1 for gaussian_dropout, whose variance is rate / (1 - rate)")
+        given = "rate=1" if keep_prob is None else f"keep_prob={keep_prob!r}"
+        raise ValueError(
+            "rate must be below 1, and keep_prob above 2**-54, for gaussian_dropout, whose variance is "
+            f"rate / (1 - rate), got {given}"
+        )
     return _gaussian(x, math.sqrt(rate / (1.0 - rate)), False, training, rng, out, return_mask)
 
 
+@overload
+def gaussian_noise(
+    x: npt.ArrayLike, stddev: float, *, return_mask: Literal[False] = ..., **options: Unpack[NoiseOptions]
+) -> np.ndarray: ...
+@overload
+def gaussian_noise(
+    x: npt.ArrayLike, stddev: float, *, return_mask: Literal[True], **options: Unpack[NoiseOptions]
+) -> tuple[np.ndarray, GaussianMask]: ...
 def gaussian_noise(x, stddev, *, training=True, rng=None, out=None, return_mask=False):
     """Add normal numbers of mean 0 to elements.
 
@@ -132,14 +205,19 @@ def gaussian_noise(x, stddev, *, training=True, rng=None, out=None, return_mask=
         unless ``out`` is given.
     mask : GaussianMask
         Only with ``return_mask``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> y = fastdrop.gaussian_noise(np.full(100_000, 20.0), 0.1, rng=1)
+    >>> [round(float(number), 3) for number in (y.mean(), y.std())]
+    [20.0, 0.1]
     """
     return _gaussian(x, _arguments.standard_deviation(stddev), True, training, rng, out, return_mask)
 
 
 def _gaussian(x, stddev, additive, training, rng, out, return_mask):
-    x = _arguments.float_array(x)
-    if out is not None:
-        _arguments.output(out, x)
+    x = _arguments.operand(x, out)
     source = _streams.source(rng)
     if training:
         result = _result(x, out, stddev > 0.0)

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What all tests share: the implementations that they run on, the oracle, and hypothesis' settings."""
+"""What all tests share: implementations that they run on, the oracle, the family, the peers, hypothesis' settings."""
 
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import warnings
@@ -52,22 +56,51 @@ COMPILED = [
     for name in _compiled_names()
 ]
 
+# Libraries that fastdrop is compared with where they are installed, each with all that it needs for that. Keras's NumPy
+# backend imports the other two, and does not install them.
+PEERS = {"torch": ("torch",), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",)}
+
+
+def _why_not_compared(peer):
+    """Why fastdrop is not compared with a peer here; None if it is."""
+    lacking = [module for module in PEERS[peer] if importlib.util.find_spec(module) is None]
+    if peer in lacking:
+        return "not installed"
+    return f"lacks {' and '.join(lacking)}" if lacking else None
+
+
+MISSING_PEERS = {peer: why for peer in PEERS if (why := _why_not_compared(peer)) is not None}
+
+
+def _asked_but_not_run(variable, known, skipped, why_unknown):
+    """What an environment variable lists although it will not run here, with the reasons."""
+    asked = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+    return [f"{name} ({skipped.get(name, why_unknown)})" for name in asked if name in skipped or name not in known]
+
 
 def pytest_configure(config):
-    """FASTDROP_TEST_ISAS=portable,sse2: to leave one of them out is an error, not a skip that nobody reads."""
-    asked = [name.strip() for name in os.environ.get("FASTDROP_TEST_ISAS", "").split(",") if name.strip()]
-    built = ("reference", *_compiled_names())
-    missing = [
-        f"{name} ({SKIPPED.get(name, 'not in this build')})" for name in asked if name in SKIPPED or name not in built
-    ]
-    if missing:
-        raise pytest.UsageError(f"FASTDROP_TEST_ISAS asks for what will not run: {', '.join(missing)}")
+    """FASTDROP_TEST_ISAS=portable,sse2: to leave one of them out is an error, not a skip that nobody reads.
+
+    The same holds for the peers in FASTDROP_TEST_PEERS=torch,keras,thinc.
+    """
+    for variable, known, skipped, why_unknown in (
+        ("FASTDROP_TEST_ISAS", ("reference", *_compiled_names()), SKIPPED, "not in this build"),
+        ("FASTDROP_TEST_PEERS", PEERS, MISSING_PEERS, "not a peer"),
+    ):
+        missing = _asked_but_not_run(variable, known, skipped, why_unknown)
+        if missing:
+            raise pytest.UsageError(f"{variable} asks for what will not run: {', '.join(missing)}")
 
 
 def pytest_report_header(config):
     run = ["reference", *(name for name in _compiled_names() if name not in SKIPPED)]
-    skipped = [f"{name} ({why})" for name, why in SKIPPED.items()]
-    return [f"implementations that run: {', '.join(run)}", f"implementations skipped: {', '.join(skipped) or 'none'}"]
+    peers = [f"{peer} {importlib.metadata.version(peer)}" for peer in PEERS if peer not in MISSING_PEERS]
+    return [
+        f"implementations that run: {', '.join(run)}",
+        f"implementations skipped: {', '.join(f'{name} ({why})' for name, why in SKIPPED.items()) or 'none'}",
+        f"peers that run: {', '.join(peers) or 'none'}",
+        f"peers skipped: {', '.join(f'{peer} ({why})' for peer, why in MISSING_PEERS.items()) or 'none'}",
+    ]
 
 
 @pytest.fixture(params=[pytest.param("reference", id="reference"), *COMPILED])
@@ -97,3 +130,98 @@ def dtypes():
 @pytest.fixture(params=DTYPES, ids=[dtype.name for dtype in DTYPES])
 def dtype(request):
     return request.param
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A function of the family, and what it takes to call all of them in one way."""
+
+    name: str
+    shape: tuple[int, ...] = (7, 5, 9)
+    operands: tuple[str, ...] = ("x",)
+    shared: tuple[int, ...] = ()  # the axes along which elements fall together
+    amount: str = "rate"  # the argument that says how much noise there is
+
+    def __call__(self, *arrays, **options):
+        return getattr(fastdrop, self.name)(*arrays, **options)
+
+    def arrays(self, dtype=np.float32, seed=0):
+        """An array for each operand: normal numbers, and zeros of both signs."""
+        random = np.random.default_rng(seed)
+        shapes = [self.shape[-1:] if operand == "bias" else self.shape for operand in self.operands]
+        arrays = [random.standard_normal(shape).astype(dtype) for shape in shapes]
+        for array in arrays:
+            array.flat[1], array.flat[2] = 0.0, -0.0
+        return arrays
+
+    def mask(self, amount, stream, call):
+        """The mask that a call in training has, made without the function."""
+        if self.name.startswith("gaussian"):
+            stddev = amount if self.amount == "stddev" else (amount / (1 - amount)) ** 0.5
+            additive = self.name == "gaussian_noise"
+            return fastdrop.GaussianMask(self.shape, stddev, key=stream.key, call=call, additive=additive)
+        noise_shape = tuple(1 if axis in self.shared else n for axis, n in enumerate(self.shape))
+        options = {"scale": 1.0} if self.name == "zoneout" else {}
+        kind = fastdrop.AlphaMask if "alpha" in self.name else fastdrop.DropoutMask
+        return kind(self.shape, amount, key=stream.key, call=call, noise_shape=noise_shape, **options)
+
+
+FUNCTIONS = [
+    Function("dropout"),
+    Function("dropout1d", shared=(2,)),
+    Function("dropout2d", (3, 4, 5, 6), shared=(2, 3)),
+    Function("dropout3d", (2, 3, 4, 3, 5), shared=(2, 3, 4)),
+    Function("drop_path", (31, 3, 4), shared=(1, 2)),
+    Function("dropconnect", operands=("weights",)),
+    Function("embedding_dropout", (40, 7), operands=("table",), shared=(1,)),
+    Function("alpha_dropout"),
+    Function("feature_alpha_dropout", shared=(2,)),
+    Function("gaussian_dropout"),
+    Function("gaussian_noise", amount="stddev"),
+    Function("dropout_add", operands=("x", "residual")),
+    Function("bias_dropout_add", operands=("x", "bias", "residual")),
+    Function("relu_dropout"),
+    Function("zoneout", operands=("new", "old")),
+]
+FAMILY = {function.name: function for function in FUNCTIONS}
+
+
+@pytest.fixture(params=FAMILY)
+def function(request):
+    """Each function of the family in turn; ``parametrize(..., indirect=True)`` takes some of them by name."""
+    return FAMILY[request.param]
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that wants a peer that is missing. Here and not in the fixture, it makes one line in the summary."""
+    for peer, why in MISSING_PEERS.items():
+        if peer in item.fixturenames:
+            pytest.skip(f"{peer}: {why}")
+
+
+def _imported(module):
+    """A module of a peer. If it is installed and can not be imported, that is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a peer deprecates is not ours to mend
+        return importlib.import_module(module)
+
+
+@pytest.fixture
+def torch():
+    return _imported("torch")
+
+
+@pytest.fixture(scope="session")
+def keras(tmp_path_factory):
+    """Keras 3 with its NumPy backend, whatever the user's own configuration says, which stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "numpy")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        module = _imported("keras")
+    assert module.backend.backend() == "numpy"
+    return module
+
+
+@pytest.fixture
+def thinc():
+    return _imported("thinc.api")

@@ -76,6 +76,25 @@ BAD_ARGUMENTS = [
     case("noise_shape an int", {"noise_shape": 3}, TypeError, "noise_shape", "3", "sequence"),
     case("noise_shape of floats", {"noise_shape": (1.0, 3)}, TypeError, "noise_shape", "(1.0, 3)", "ints"),
     case("noise_shape a string", {"noise_shape": "ab"}, TypeError, "noise_shape", "'ab'", "ints"),
+    case("noise_shape and axes", {"noise_shape": (1, 3), "shared_axes": 0}, ValueError, "not both", "(1, 3)", "0"),
+    case("shared_axes beyond the end", {"shared_axes": 2}, ValueError, "shared_axes", "-2 to 1", "got 2"),
+    case("shared_axes before the start", {"shared_axes": (0, -3)}, ValueError, "shared_axes", "-2 to 1", "(0, -3)"),
+    case("shared_axes of no dimension", {"x": np.float32(1), "out": None, "shared_axes": 0}, ValueError, "must be ()"),
+    case("shared_axes twice", {"shared_axes": (0, 0)}, ValueError, "shared_axes", "twice", "(0, 0)"),
+    case("shared_axes twice by both names", {"shared_axes": [1, -1]}, ValueError, "shared_axes", "twice", "[1, -1]"),
+    case("shared_axes a float", {"shared_axes": 1.0}, TypeError, "shared_axes", "int or a sequence of ints", "1.0"),
+    case("shared_axes of floats", {"shared_axes": (0, 1.0)}, TypeError, "shared_axes", "ints", "(0, 1.0)"),
+    case("shared_axes a string", {"shared_axes": "0"}, TypeError, "shared_axes", "ints", "'0'"),
+    case("shared_axes a bool", {"shared_axes": True}, TypeError, "shared_axes", "ints", "True"),
+    case("shared_axes with None", {"shared_axes": (0, None)}, TypeError, "shared_axes", "ints", "None"),
+    case("shared_axes of rows", {"shared_axes": np.array([[0]])}, TypeError, "shared_axes", "ints", "[[0]]"),
+    case(
+        "mode unknown", {"mode": "downscale"}, ValueError, "mode", "upscale_in_train", "downscale_in_infer", "got 'do"
+    ),
+    case("mode None", {"mode": None}, ValueError, "mode", "upscale_in_train", "downscale_in_infer", "None"),
+    case("mode a bool", {"mode": True}, ValueError, "mode", "upscale_in_train", "downscale_in_infer", "True"),
+    case("mode a list", {"mode": ["upscale_in_train"]}, ValueError, "mode must be", "got ['upscale_in_train']"),
+    case("mode an array", {"mode": np.array(["a", "b"])}, ValueError, "mode must be", "got array(['a', 'b']"),
     case("rng negative", {"rng": -1}, ValueError, "rng", "-1", "at least 0"),
     case("rng a float", {"rng": 1.0}, TypeError, "rng", "1.0", "float", "SeedSequence", "PhiloxStream"),
     case("rng a bool", {"rng": True}, TypeError, "rng", "True", "bool", "SeedSequence", "PhiloxStream"),
@@ -93,7 +112,8 @@ BAD_ARGUMENTS = [
     case("x of durations", {"x": X.astype(int).astype("m8[s]")}, TypeError, "x must", FLOATS, "timedelta64[s]"),
     case("x of complex", {"x": X.astype(complex)}, TypeError, "x must", FLOATS, "complex128", "real and imaginary"),
     case("x of records", {"x": np.ones((2, 3), [("a", "f4")])}, TypeError, "x must", FLOATS, "'a'"),
-    case("x None", {"x": None}, TypeError, "x must", FLOATS, "object"),
+    case("x None", {"x": None}, TypeError, "x must", FLOATS, "None"),
+    case("x lists of unequal lengths", {"x": [[1.0], [1.0, 2.0]]}, ValueError, "x must", FLOATS, "list", "inhomogen"),
     case("x a list of ints", {"x": [[1, 2, 3], [4, 5, 6]]}, TypeError, "x must", FLOATS, "int64"),
     case("out of another shape", {"out": np.ones((3, 2), np.float32)}, ValueError, "out", "(2, 3)", "(3, 2)"),
     case("out of fewer dimensions", {"out": np.ones(6, np.float32)}, ValueError, "out", "(2, 3)", "(6,)"),
@@ -150,6 +170,256 @@ def test_a_legacy_random_state_is_not_drawn_from():
     assert (legacy.get_state()[1].tobytes(), legacy.get_state()[2]) == before
 
 
+# The family
+
+# What every function refuses alike, in arguments of these names; {name} is that of its first array.
+BAD_FOR_ALL = [
+    case("out of another shape", {"out": lambda x: np.ones((*x.shape, 1), x.dtype)}, ValueError, "out", "of {name}, ("),
+    case("out narrower", {"out": lambda x: x.astype(np.float16)}, TypeError, "out", "float32", "float16"),
+    case("out of int", {"out": lambda x: x.astype(int)}, TypeError, "out", "float32", "int64"),
+    case("out read-only", {"out": lambda x: read_only(x.copy())}, ValueError, "out", "read-only"),
+    case("out a broadcast view", {"out": lambda x: broadcast_view(x.shape)}, ValueError, "out", "share memory"),
+    case("out a list", {"out": lambda x: x.tolist()}, TypeError, "out", "NumPy array", "list"),
+    case("rng a float", {"rng": lambda x: 1.0}, TypeError, "rng", "1.0", "float", "PhiloxStream"),
+    case("rng a bool", {"rng": lambda x: True}, TypeError, "rng", "True", "bool", "PhiloxStream"),
+    case("rng negative", {"rng": lambda x: -1}, ValueError, "rng", "-1", "at least 0"),
+    case("array of int", {"first": lambda x: x.astype(int)}, TypeError, "{name} must", FLOATS, "int64", "float64"),
+    case("array of bool", {"first": lambda x: x > 0}, TypeError, "{name} must", FLOATS, "bool", "float32"),
+    case("array of objects", {"first": lambda x: x.astype(object)}, TypeError, "{name} must", FLOATS, "object"),
+    case("array None", {"first": lambda x: None}, TypeError, "{name} must", FLOATS, "got None"),
+    case("array of complex", {"first": lambda x: x + 0j}, TypeError, "{name} must", FLOATS, "complex64", "imaginary"),
+    case("amount negative", {"amount": lambda x: -0.5}, ValueError, "{amount}", "0", "got -0.5"),
+    case("amount NaN", {"amount": lambda x: np.nan}, ValueError, "{amount}", "got nan"),
+    case("amount infinite", {"amount": lambda x: np.inf}, ValueError, "{amount}", "got inf"),
+    case("amount too large for a float", {"amount": lambda x: 10**400}, ValueError, "{amount}", "got 1000000"),
+    case("amount a string", {"amount": lambda x: "0.5"}, TypeError, "{amount}", "real number", "'0.5'", "str"),
+    case("amount a bool", {"amount": lambda x: True}, TypeError, "{amount}", "real number", "True", "bool"),
+    case("amount None", {"amount": lambda x: None}, TypeError, "{amount}", "real number", "None"),
+    case("amount an array", {"amount": lambda x: x}, TypeError, "{amount}", "real number", "ndarray of shape"),
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("given", "error", "pieces"), BAD_FOR_ALL)
+def test_every_function_refuses_it_and_loses_nothing(function, given, error, pieces, training, implementation):
+    arrays = function.arrays()
+    out = np.full(function.shape, 7, np.float32)
+    options = {"amount": 0.5, "out": out, "training": training}
+    options |= {name: make(arrays[0]) for name, make in given.items()}
+    first = options.pop("first") if "first" in given else arrays[0]
+    options[function.amount] = options.pop("amount")
+    pieces = [piece.format(name=function.operands[0], amount=function.amount) for piece in pieces]
+    for rng in [options.pop("rng")] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]:
+        watched = None if "rng" in given else rng
+        start = position(watched)
+        assert_refused(error, pieces, partial(function, first, *arrays[1:], **options, rng=rng))
+        assert position(watched) == start, f"{watched!r} has moved"
+    assert (out == 7).all()
+
+
+BAD_FOR_SOME = {
+    "dropout1d": [
+        case("dimensions", {"x": np.ones(3)}, ValueError, "x must", "(N, C, L) or (C, L)", "dropout1d", "got (3,)"),
+        case(
+            "data_format", {"data_format": "NCW"}, ValueError, "data_format", "channels_first", "channels_last", "NCW"
+        ),
+    ],
+    "dropout2d": [
+        case("too few dimensions", {"x": np.ones((2, 3))}, ValueError, "(N, C, H, W) or (C, H, W)", "got (2, 3)"),
+        case("too many dimensions", {"x": np.ones((1, 2, 1, 1, 1))}, ValueError, "x must", "got (1, 2, 1, 1, 1)"),
+        case(
+            "too few dimensions, channels last",
+            {"x": np.ones((2, 3)), "data_format": "channels_last"},
+            ValueError,
+            "x must have shape (N, H, W, C) or (H, W, C)",
+            "dropout2d with channels_last",
+            "got (2, 3)",
+        ),
+        case(
+            "data_format", {"data_format": "NCHW"}, ValueError, "data_format", "channels_first", "channels_last", "NC"
+        ),
+        case("data_format None", {"data_format": None}, ValueError, "data_format", "channels_first", "None"),
+        case("data_format an array", {"data_format": np.ones(2)}, ValueError, "data_format must be", "got array"),
+    ],
+    "dropout3d": [
+        case("dimensions", {"x": np.ones((2, 3))}, ValueError, "x must", "(N, C, D, H, W) or (C, D, H, W)", "(2, 3)"),
+        case("data_format", {"data_format": 1}, ValueError, "data_format", "channels_first", "channels_last", "1"),
+    ],
+    "drop_path": [case("dimensions", {"x": np.float32(1)}, ValueError, "x must have samples", "no dimension")],
+    "embedding_dropout": [
+        case(
+            "one dimension", {"table": np.ones(3)}, ValueError, "table", "two dimensions", "(words, features)", "(3,)"
+        ),
+        case("three dimensions", {"table": np.ones((1, 2, 3))}, ValueError, "table", "two dimensions", "(1, 2, 3)"),
+    ],
+    "feature_alpha_dropout": [
+        case("dimensions", {"x": np.ones(3)}, ValueError, "x must", "at least two dimensions", "(N, C, ...)", "(3,)"),
+    ],
+    "gaussian_dropout": [
+        case("rate 1", {"rate": 1}, ValueError, "rate must be below 1", "rate / (1 - rate)", "got rate=1"),
+        case("keep_prob 0", {"keep_prob": 0}, ValueError, "keep_prob above 2**-54", "got keep_prob=0"),
+        case("keep_prob next to 0", {"keep_prob": 2**-54}, ValueError, "keep_prob above 2**-54", "got keep_prob=5.5"),
+    ],
+    "gaussian_noise": [
+        case("stddev below 0", {"stddev": -5e-324}, ValueError, "stddev must be at least 0", "got -5e-324"),
+    ],
+    "dropout_add": [
+        case(
+            "residual of another shape", {"residual": np.ones((9, 5), "f4")}, ValueError, "residual", "of x, (7", "(9"
+        ),
+        case("residual a number", {"residual": 1.0}, ValueError, "residual must have the shape of x", "got ()"),
+        case("residual to broadcast", {"residual": np.ones((1, 5, 9), "f4")}, ValueError, "residual", "got (1, 5, 9)"),
+        case(
+            "residual of another dtype", {"residual": np.ones((7, 5, 9))}, TypeError, "residual", "float32", "float64"
+        ),
+        case("residual of int", {"residual": np.ones((7, 5, 9), int)}, TypeError, "residual must", FLOATS, "int64"),
+        case("residual None", {"residual": None}, TypeError, "residual must be an array", FLOATS, "got None"),
+    ],
+    "bias_dropout_add": [
+        case(
+            "residual of another shape", {"residual": np.ones((9, 5), "f4")}, ValueError, "residual", "of x, (7", "(9"
+        ),
+        case(
+            "residual of another dtype", {"residual": np.ones((7, 5, 9))}, TypeError, "residual", "float32", "float64"
+        ),
+        case("residual None", {"residual": None}, TypeError, "residual must be an array", FLOATS, "got None"),
+        case("bias longer", {"bias": np.ones(10, "f4")}, ValueError, "bias", "x's last dimension, (9,)", "got (10,)"),
+        case("bias shorter", {"bias": np.ones(8, "f4")}, ValueError, "bias", "x's last dimension, (9,)", "got (8,)"),
+        case("bias to broadcast", {"bias": np.ones(1, "f4")}, ValueError, "bias", "x's last dimension, (9,)", "(1,)"),
+        case("bias a row", {"bias": np.ones((1, 9), "f4")}, ValueError, "bias", "x's last dimension, (9,)", "(1, 9)"),
+        case("bias a number", {"bias": 1.0}, ValueError, "bias", "x's last dimension, (9,)", "got ()"),
+        case("bias of another dtype", {"bias": np.ones(9)}, TypeError, "bias", "dtype of x, float32", "float64"),
+        case("bias of int", {"bias": np.ones(9, int)}, TypeError, "bias must", FLOATS, "int64"),
+        case("bias None", {"bias": None}, TypeError, "bias must be an array", FLOATS, "got None"),
+        case("no features", {"x": np.float32(1), "out": None}, ValueError, "x must have features", "no dimension"),
+    ],
+    "zoneout": [
+        case(
+            "old of another shape", {"old": np.ones((9, 5), "f4")}, ValueError, "old", "shape of new, (7", "got (9, 5)"
+        ),
+        case("old of another dtype", {"old": np.ones((7, 5, 9))}, TypeError, "old", "of new, float32", "got float64"),
+        case("old of int", {"old": np.ones((7, 5, 9), int)}, TypeError, "old must", FLOATS, "int64"),
+        case("old None", {"old": None}, TypeError, "old must be an array", FLOATS, "got None"),
+    ],
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("function", "given", "error", "pieces"),
+    [pytest.param(name, *row.values, id=f"{name}: {row.id}") for name, rows in BAD_FOR_SOME.items() for row in rows],
+    indirect=["function"],
+)
+def test_what_a_function_can_not_take_it_refuses_and_loses_nothing(
+    function, given, error, pieces, training, implementation
+):
+    arrays = dict(zip(function.operands, function.arrays(), strict=True))
+    options = {"training": training, **given}
+    if "keep_prob" not in given:
+        options.setdefault(function.amount, 0.5)
+    for name in arrays.keys() & given.keys():
+        arrays[name] = options.pop(name)
+    out = np.full(np.shape(arrays[function.operands[0]]), 7, np.float64)
+    for rng in (PhiloxStream(1), np.random.default_rng(1), None):
+        start = position(rng)
+        assert_refused(error, pieces, partial(function, *arrays.values(), **{"out": out, **options}, rng=rng))
+        assert position(rng) == start, f"{rng!r} has moved"
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize("keep_prob", [0.5, 1])
+def test_rate_and_keep_prob_together_are_refused(function, keep_prob):
+    stream = PhiloxStream(1)
+    give_both = partial(function, *function.arrays(), 0.25, keep_prob=keep_prob, rng=stream)
+    pieces = ("keep_prob",) if function.amount == "stddev" else ("rate=0.25", f"keep_prob={keep_prob}", "not both")
+    assert_refused(TypeError if function.amount == "stddev" else ValueError, pieces, give_both)
+    assert stream.call == 0
+
+
+DY = np.ones((4, 5))
+KEPT = DropoutMask((4, 5), 0.5, key=1, scale=1.0)
+ANOTHER = fastdrop.GaussianMask((4, 5), 0.5, key=1)
+ALPHA = fastdrop.AlphaMask((4, 5), 0.5, key=1)
+UNFIT = [
+    case("mask None", {"mask": None}, TypeError, "mask must be a DropoutMask", "got None"),
+    case("mask an array", {"mask": DY > 0}, TypeError, "mask must be a DropoutMask", "got an ndarray of"),
+    case("mask Gaussian", {"mask": ANOTHER}, TypeError, "mask must be a DropoutMask", "got a GaussianMask"),
+    case("mask of alpha dropout", {"mask": ALPHA}, TypeError, "mask must be a DropoutMask", "got an AlphaMask"),
+    case("mask of another shape", {"mask": KEPT[1:]}, ValueError, "dy must", "shape of the mask, (3, 5)", "got (4, 5)"),
+    case("dy of int", {"dy": np.ones((4, 5), int)}, TypeError, "dy must", FLOATS, "int64"),
+    case("dy None", {"dy": None}, TypeError, "dy must", FLOATS, "got None"),
+]
+
+
+@pytest.mark.parametrize(
+    "backward",
+    [
+        fastdrop.dropout_add_backward,
+        fastdrop.bias_dropout_add_backward,
+        partial(fastdrop.relu_dropout_backward, y=DY),
+        fastdrop.zoneout_backward,
+    ],
+    ids=["dropout_add", "bias_dropout_add", "relu_dropout", "zoneout"],
+)
+@pytest.mark.parametrize(("given", "error", "pieces"), UNFIT)
+def test_backward_functions_refuse_what_does_not_fit(backward, given, error, pieces, implementation):
+    assert_refused(error, pieces, partial(backward, **{"dy": DY, "mask": KEPT, **given}))
+
+
+BAD_BACKWARD = [
+    case(
+        "bias without features",
+        partial(fastdrop.bias_dropout_add_backward, np.float64(1), DropoutMask((), 0.5, key=1)),
+        ValueError,
+        "dy must have features",
+        "no dimension",
+    ),
+    case(
+        "zoneout with a mask that scales",
+        partial(fastdrop.zoneout_backward, DY, MASK),
+        ValueError,
+        "mask must be as zoneout returns it",
+        "scale 2.0",
+        "DropoutMask((4, 5), 0.5",
+    ),
+    case(
+        "relu with y of another shape",
+        partial(fastdrop.relu_dropout_backward, DY, DY[:1], MASK),
+        ValueError,
+        "y must have the shape of dy, (4, 5), got (1, 5)",
+    ),
+    case(
+        "relu with y of another dtype",
+        partial(fastdrop.relu_dropout_backward, DY, DY.astype(np.float32), MASK),
+        TypeError,
+        "y must have the dtype of dy, float64, got float32",
+    ),
+    case(
+        "relu with y and mask swapped",
+        partial(fastdrop.relu_dropout_backward, DY, MASK, DY),
+        TypeError,
+        "mask must be a DropoutMask, got an ndarray",
+    ),
+    case(
+        "relu into an out of another shape",
+        partial(fastdrop.relu_dropout_backward, DY, DY, MASK, np.ones((5, 4))),
+        ValueError,
+        "out must have the shape of dy, (4, 5), got (5, 4)",
+    ),
+    case(
+        "relu into read-only memory",
+        partial(fastdrop.relu_dropout_backward, DY, DY, MASK, read_only(np.ones((4, 5)))),
+        ValueError,
+        "out is read-only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "pieces"), BAD_BACKWARD)
+def test_a_backward_function_refuses_what_it_can_not_take(call, error, pieces, implementation):
+    assert_refused(error, pieces, call)
+
+
 BAD_MASKS = [
     case("shape negative", {"shape": -1}, ValueError, "shape", "at least 0", "-1"),
     case("shape with a negative length", {"shape": (3, -2)}, ValueError, "shape", "at least 0", "(3, -2)"),
@@ -180,10 +450,34 @@ BAD_MASKS = [
 ]
 
 
+@pytest.mark.parametrize("kind", [DropoutMask, fastdrop.AlphaMask])
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_MASKS)
-def test_a_mask_of_bad_parameters_is_not_made(given, error, pieces):
+def test_a_mask_of_bad_parameters_is_not_made(given, error, pieces, kind):
     arguments = {"shape": (4, 5, 6), "rate": 0.5, "key": 1, **given}
-    assert_refused(error, pieces, lambda: DropoutMask(**arguments))
+    assert_refused(error, pieces, lambda: kind(**arguments))
+
+
+@pytest.mark.parametrize(("scale", "error"), [("2", TypeError), (True, TypeError), (np.nan, ValueError)])
+def test_a_mask_of_a_bad_scale_is_not_made(scale, error):
+    assert_refused(error, ("scale", repr(scale)), lambda: DropoutMask(3, 0.5, key=1, scale=scale))
+
+
+BAD_GAUSSIAN_MASKS = [row for row in BAD_MASKS if {"rate", "noise_shape"}.isdisjoint(row.values[0])] + [
+    case("stddev below 0", {"stddev": -1}, ValueError, "stddev", "at least 0", "-1"),
+    case("stddev NaN", {"stddev": np.nan}, ValueError, "stddev", "finite", "nan"),
+    case("stddev infinite", {"stddev": np.inf}, ValueError, "stddev", "finite", "inf"),
+    case("stddev too large for a float", {"stddev": 10**400}, ValueError, "stddev", "finite", "10000"),
+    case("stddev a string", {"stddev": "x"}, TypeError, "stddev", "real number", "'x'"),
+    case("stddev a bool", {"stddev": False}, TypeError, "stddev", "real number", "False"),
+    case("additive a string", {"additive": "no"}, TypeError, "additive", "True or False", "'no'"),
+    case("additive an int", {"additive": 1}, TypeError, "additive", "True or False", "1 of type int"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "pieces"), BAD_GAUSSIAN_MASKS)
+def test_a_gaussian_mask_of_bad_parameters_is_not_made(given, error, pieces):
+    arguments = {"shape": (4, 5, 6), "stddev": 0.5, "key": 1, **given}
+    assert_refused(error, pieces, lambda: fastdrop.GaussianMask(**arguments))
 
 
 BAD_INDICES = [
@@ -226,13 +520,22 @@ BAD_APPLICATIONS = [
 ]
 
 
-@pytest.mark.parametrize("mask", [MASK, MASK[:], DropoutMask((4, 5), 0, key=1)], ids=["plain", "sliced", "rate 0"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *(MASK, MASK[:], DropoutMask((4, 5), 0, key=1), fastdrop.AlphaMask((4, 5), 0.5, key=1)),
+        *(fastdrop.GaussianMask((4, 5), stddev, key=1, additive=flag) for stddev in (0, 1) for flag in (False, True)),
+    ],
+    ids=["plain", "sliced", "rate 0", "alpha", "stddev 0", "stddev 0, additive", "Gaussian", "additive"],
+)
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_APPLICATIONS)
 def test_a_mask_is_not_applied_to_what_does_not_fit_and_out_is_untouched(given, error, pieces, mask, implementation):
-    arguments = {"x": np.ones((4, 5)), "out": np.full((4, 5), 7.0), **given}
-    before = np.array(arguments["out"]).tobytes()
-    assert_refused(error, pieces, lambda: mask.apply(**arguments))
-    assert np.array(arguments["out"]).tobytes() == before
+    x, out = ({"x": np.ones((4, 5)), "out": np.full((4, 5), 7.0), **given}[name] for name in ("x", "out"))
+    before = np.array(out).tobytes()
+    assert_refused(error, pieces, lambda: mask.apply(x, out))
+    pieces = ["dy" if piece == "x" else piece for piece in pieces]
+    assert_refused(error, pieces, lambda: mask.backward(x, out))
+    assert np.array(out).tobytes() == before
 
 
 BAD_OTHERS = [

@@ -6,6 +6,7 @@ import re
 import statistics
 from pathlib import Path
 
+import markdown_pages
 import numpy as np
 import pytest
 
@@ -14,16 +15,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULT = re.search(r"\]\((benchmarks/results/[^)]+\.json)\)", README)
 
 
-def test_the_code_runs_from_top_to_bottom():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names = {}
-    for block in blocks:
-        exec(block, names)
-    assert len(blocks) == 3
-    y, x, dx = names["y"], names["x"], names["dx"]
+def test_the_code_runs_from_top_to_bottom(tmp_path):
+    result = markdown_pages.run(ROOT / "README.md", tmp_path)
+    assert list(result.printed.values()) == [""] * 4
+    y, x, dx = (result.names[name] for name in ("y", "x", "dx"))
     np.testing.assert_array_equal(dx, y)  # x was ones, and so was the gradient
     assert set(np.unique(y)) == {np.float32(0), np.float32(1) / np.float32(0.75)}
     assert x.all()
+    np.testing.assert_array_equal(result.names["dh"], result.names["h"])
 
 
 def rows():

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What every object that draws in a training loop has: whether it trains, a stream, a state for checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, ClassVar, Self, TypeAlias
+
+import numpy as np
+
+from fastdrop import _arguments, _streams
+from fastdrop._streams import RNG, PhiloxStream
+
+# The layers of all the stochastic() contexts that the thread or task is in, and what the innermost stands within.
+Kept: TypeAlias = tuple[frozenset["TrainingMode"], Any]
+kept_stochastic: ContextVar[Kept] = ContextVar("fastdrop.stochastic", default=(frozenset(), None))
+
+
+class TrainingMode:
+    """What draws in training, and outside it only if that was asked for."""
+
+    def __init__(self, always: bool) -> None:
+        self.training = True
+        self.always = _arguments.flag(always, "always")
+
+    def train(self, mode: bool = True) -> Self:
+        """Draw from now on, or with ``mode=False`` stop it; return the object."""
+        self.training = _arguments.flag(mode, "mode")
+        return self
+
+    def eval(self) -> Self:
+        """Change to inference; return the object."""
+        return self.train(False)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether a forward pass would draw, here and now: by ``training``, ``always`` or ``fastdrop.stochastic``."""
+        return self.training or self.always or self in kept_stochastic.get()[0]
+
+
+class Stochastic(TrainingMode):
+    """What draws in training, from a stream of its own, and can go on from a checkpoint.
+
+    A subclass names the attributes that decide on its masks, beside the stream.
+    """
+
+    _NUMBERS: ClassVar[tuple[str, ...]]
+
+    def __init__(self, rng: RNG, always: bool) -> None:
+        super().__init__(always)
+        self.rng = rng  # last, so that a Generator is drawn from only where nothing else is wrong
+
+    @property
+    def rng(self) -> PhiloxStream:
+        return self._stream
+
+    @rng.setter
+    def rng(self, rng: RNG) -> None:
+        source = PhiloxStream() if rng is None else _streams.source(rng)
+        self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
+
+        Returns
+        -------
+        dict
+            The name of the class, the numbers that say how much it disturbs, the key and the call number of its stream,
+            and, for masks that are held along a sequence, their call numbers. Whether it trains is not in it.
+        """
+        numbers = {name: getattr(self, name) for name in self._NUMBERS}
+        return {"layer": type(self).__name__, **numbers, "key": self.rng.key, "call": self.rng.call}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the object stood that this is the state of, with the masks that would have come next.
+
+        Its other parameters must be the same. Where objects share a stream, it is set for all of them.
+
+        Parameters
+        ----------
+        state : mapping
+            From ``state_dict``, or read from where that was saved; what ``numpy.load`` gives is taken as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a state that is not of such an object; nothing is changed.
+        """
+        own = self.state_dict()
+        names = ", ".join(own)
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping with {names}, got {state!r} of type {type(state).__name__}")
+        if set(state) != set(own):
+            raise ValueError(f"state must hold {names} and nothing else, got {', '.join(map(str, state)) or 'nothing'}")
+        values = {
+            name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+            for name, value in state.items()
+        }
+        if not isinstance(values["layer"], str) or values["layer"] != own["layer"]:
+            raise ValueError(f"layer must be {own['layer']!r} in a state for this object, got {values['layer']!r}")
+        self._load(values)
+
+    def _checked(self, name: str, value: Any) -> float:
+        return _arguments.probability(value, name)
+
+    def _load(self, values: dict[str, Any]) -> None:
+        numbers = {name: self._checked(name, values[name]) for name in self._NUMBERS}
+        key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
+        call = _arguments.next_call(values["call"])
+        own_key, _, seed = self.rng.__getstate__()
+        # Another key has another family of spawned streams.
+        self.rng.__setstate__((key, call, seed if key == own_key else None))
+        for name, number in numbers.items():
+            setattr(self, name, number)
