@@ -21,9 +21,9 @@ with their holes. On the same data the cost of step 10,000 is 0.14 to 0.22 where
 are here without --frozen.
 
 With fresh masks, scaling hardly moves the accuracy on this task. In 16 runs, on both kinds of points, the accuracies
-with and without it differed by 0.0001 on average, and by up to 0.0125 in either direction. A test point counts as right
-by the sign of one number, which seldom changes when all hidden units are 1 / 0.86 times as large as in training. How sure
-the net is of its answers does change: in 14 of the 16 runs the cost of the test points was lower with scaling.
+with and without it differed by 0.0001 on average, and by up to 0.0125 in either direction. A test point is right or not
+by the sign of one number, which seldom changes when all hidden units are 1 / 0.86 times as large as in training. What
+does change is how sure the net is of its answers: in 14 of the 16 runs the test points cost less with scaling.
 """
 
 from __future__ import annotations
