@@ -47,15 +47,16 @@ static cursor cursor_at(const fd_places *p, int64_t element)
     return c;
 }
 
-static run next_run(const fd_places *p, const cursor *c, size_t most)
+/* At most so many elements. A kernel that takes normals has no way to repeat one: it gets such elements one by one. */
+static run next_run(const fd_places *p, const cursor *c, size_t most, int may_repeat)
 {
     run r = {c->index, most, 0};
     if (p->ndim > 0) {
         const int last = p->ndim - 1;
         const size_t left = (size_t)(p->shape[last] - c->at[last]);
-        const size_t n = p->stride[last] == 0 || p->stride[last] == 1 ? left : 1;
+        r.is_repeated = may_repeat && p->stride[last] == 0;
+        const size_t n = r.is_repeated || p->stride[last] == 1 ? left : 1;
         r.n = n < most ? n : most;
-        r.is_repeated = p->stride[last] == 0;
     }
     return r;
 }
@@ -148,7 +149,7 @@ static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[
     const fd_places *const p = &job->places;
     size_t done = 0;
     while (done < n) {
-        const run r = next_run(p, c, n - done);
+        const run r = next_run(p, c, n - done, 1);
         if (is_long(r)) {
             break;
         }
@@ -186,7 +187,7 @@ static size_t periodic(const fd_places *p, const cursor *c, size_t n)
 
 static void apply_run(const fd_job *job, run r, const fd_operands *o)
 {
-    if (!r.is_repeated || job->kernels->apply[job->op][job->dtype] == NULL) {
+    if (!r.is_repeated) {
         if (job->places.bits != NULL) {
             job->kernels->apply[job->op][job->dtype](job->places.bits, (uint64_t)r.index, r.n, o);
         } else {
@@ -244,7 +245,7 @@ void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *oper
     cursor c = cursor_at(&job->places, first);
     for (size_t done = 0, part; done < n; done += part) {
         const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
-        const run r = next_run(&job->places, &c, n - done);
+        const run r = next_run(&job->places, &c, n - done, takes_bits);
         if (takes_bits && (part = periodic(&job->places, &c, n - done)) > 0) {
             apply_periodic(job, &c, part, &o);
         } else if (takes_bits && !is_long(r) && r.n < n - done) {
@@ -263,7 +264,7 @@ void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools)
 {
     cursor c = cursor_at(&job->places, first);
     for (size_t done = 0; done < n;) {
-        const run r = next_run(&job->places, &c, n - done);
+        const run r = next_run(&job->places, &c, n - done, 1);
         if (r.is_repeated) {
             memset(bools + done, is_kept(job, r.index), r.n);
         } else if (job->places.bits != NULL) {

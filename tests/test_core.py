@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import platform
 import random
@@ -26,6 +27,7 @@ import numpy as np
 import pytest
 
 from fastdrop import _reference
+from fastdrop._operations import Operation
 
 ROOT = Path(__file__).parents[1]
 VECTORS = ROOT / "tests" / "vectors"
@@ -180,13 +182,15 @@ def random_numbers(n, seed):
     return mix(steps(n) + np.uint64(seed))
 
 
-def elements(n, dtype, seed):
+def elements(n, dtype, seed, is_wild=True):
     floating, unsigned, sign, exponent = DTYPES[dtype]
     r = random_numbers(n, seed)
     sign, exponent = np.uint64(sign), np.uint64(exponent)
     special = [r | exponent, r & ~exponent, (r & sign) | exponent, r & sign]
     kind = r >> np.uint64(61)
-    return np.select([kind == i for i in range(4)], special, r).astype(unsigned).view(floating)
+    highest = exponent & ~(exponent >> np.uint64(1))
+    e = np.select([kind == i for i in range(4)], special, r) & ~(np.uint64(0) if is_wild else highest)
+    return e.astype(unsigned).view(floating)
 
 
 def answer(integers):
@@ -220,37 +224,124 @@ class Draw:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
-    """Dropout of a part of a mask (``draw``), or given keep bits applied (``draw`` is None)."""
+class Places:
+    """Elements first .. first+n-1 of an array, and where they lie in a draw, or in a string of given keep bits."""
 
-    draw: Draw | None
+    key: int
+    call: int
+    threshold: int
+    offset: int
+    dims: tuple[tuple[int, int], ...] | None
+    is_given: bool
     first: int
     n: int
-    dtype: str
-    offset_x: int
-    offset_y: int
-    scale: float
-    stream: int
+
+    def line(self):
+        dims = ",".join(f"{length}x{stride}" for length, stride in self.dims or ()) or "-"
+        draw = f"{self.key} {self.call} {self.threshold}"
+        return f"{draw} {self.offset} {dims} {self.bytes} {self.first} {self.n}"
+
+    @property
+    def bytes(self):
+        """Of the given keep bits: as many as hold the elements of the whole array."""
+        steps = [(length - 1) * stride for length, stride in self.dims or ((self.size, 1),)]
+        return (self.offset + sum(steps) + 8) // 8 if self.is_given else 0
+
+    @property
+    def size(self):
+        return math.prod(length for length, _ in self.dims) if self.dims is not None else self.first + self.n
+
+    def arguments(self, seed):
+        """For the reference. The part begins at ``first``, so that what stands before it does not count."""
+        bits = random_numbers(self.bytes, seed + 1).astype(np.uint8) if self.is_given else None
+        return {"key": self.key, "call": self.call, "threshold": self.threshold} | {
+            "offset": self.offset,
+            "dims": self.dims,
+            "bits": bits,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """What fd_walk_keep() gives."""
+
+    places: Places
+    at_y: int
     seed: int
 
     def line(self):
-        head = f"apply all {self.first} {self.n}"
-        if self.draw is not None:
-            head = f"dropout all {self.draw.key} {self.draw.call} {self.draw.threshold} {self.first} {self.n}"
-        tail = f"{self.dtype} {self.offset_x} {self.offset_y} {float(self.scale).hex()} {self.stream} {self.seed}"
-        return f"{head} {tail}"
+        return f"keep all {self.places.line()} {self.at_y} {self.seed}"
 
     def expected(self, oracle):
-        x = elements(self.n, self.dtype, self.seed)
-        out = np.empty_like(x)
-        key, call, threshold, bits = 0, 0, 0, None
-        if self.draw is not None:
-            key, call, threshold = self.draw.key, self.draw.call, self.draw.threshold
-        else:
-            bits = random_numbers((self.first + self.n + 7) // 8, self.seed + 1).astype(np.uint8)
-        oracle.apply(x, out, 0, self.n, key, call, threshold, self.scale, self.first, bits=bits)
-        return answer(out.view(DTYPES[self.dtype][1]))
+        first, stop = self.places.first, self.places.first + self.places.n
+        out = np.empty(self.places.size, np.bool_)
+        oracle.keep(out, first, stop, **self.places.arguments(self.seed))
+        return answer(out[first:stop].view(np.uint8))
 
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """An operation: of a kernel that draws or takes given keep bits, or of fd_walk()."""
+
+    kind: str
+    places: Places
+    op: Operation
+    dtype: str
+    at_x: int
+    at_other: int
+    at_bias: int
+    at_y: int
+    period: int
+    bias_at: int
+    scale: float
+    shift: float
+    fill: float
+    stream: int
+    wild: int
+    seed: int
+
+    def line(self):
+        places = self.places
+        head = {
+            "draw": f"{places.key} {places.call} {places.threshold} {places.offset} {places.n}",
+            "apply": f"{places.offset} {places.n}",
+            "walk": places.line(),
+        }
+        numbers = " ".join(float(number).hex() for number in (self.scale, self.shift, self.fill))
+        arrays = f"{self.at_x} {self.at_other} {self.at_bias} {self.at_y} {self.period} {self.bias_at}"
+        work = f"{self.op.name.lower()} {self.dtype} {arrays} {numbers} {self.stream} {self.wild} {self.seed}"
+        return f"{self.kind} all {head[self.kind]} {work}"
+
+    def expected(self, oracle):
+        first, n, size = self.places.first, self.places.n, self.places.size
+
+        def array(bit, seed):
+            whole = np.zeros(size, DTYPES[self.dtype][0])
+            whole[first : first + n] = elements(n, self.dtype, seed, self.wild & bit)
+            return whole
+
+        x = array(1, self.seed)
+        other = x if self.at_x == self.at_other == IN_PLACE else array(2, self.seed + 2)
+        bias = elements(self.period, self.dtype, self.seed + 3, self.wild & 4)
+        out = np.empty_like(x)
+        oracle.apply(
+            *(x, out, first, first + n),
+            **self.places.arguments(self.seed),
+            scale=self.scale,
+            op=self.op,
+            other=other if self.op in WITH_OTHER else None,
+            # The reference counts from element 0 of the array, and the core from where its operands begin.
+            bias=np.roll(bias, (first - self.bias_at) % self.period) if self.op == Operation.BIAS_DROPOUT_ADD else None,
+            shift=self.shift,
+            fill=self.fill,
+        )
+        return answer(out[first : first + n].view(DTYPES[self.dtype][1]))
+
+
+IN_PLACE = -1
+ADDING = (Operation.DROPOUT_ADD, Operation.BIAS_DROPOUT_ADD)
+WITH_OTHER = (*ADDING, Operation.RELU_BACKWARD, Operation.ZONEOUT)
+WITH_NORMALS = (Operation.GAUSSIAN_DROPOUT, Operation.GAUSSIAN_NOISE)
 
 # Edges of lanes (2 to 16), groups (32), blocks (128), steps (512, 1024) and tiles (2048).
 EDGES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 6144)
@@ -264,11 +355,49 @@ THRESHOLDS += ((1 << 24) - 1, 1 << 24, 255 << 24, (1 << 32) - 1)
 CALLS = (0, 1, 2**32 + 5, 2**56 - 1)
 KEYS = (0, 0x0123456789ABCDEF, 2**64 - 1)
 SCALES = (1.0, 2.0, 1 / 0.9, 4 / 3, 0.1, 2.0**32)
+NUMBERS = (0.0, -0.0, -1.7580993408473766, 0.3, 1e-7, 70000.0)  # to shift by and to fill with; float16 holds not all
+PERIODS = (32, 33, 47, 63, 64, 65, 100, 129, 1000, 5000)
 LINE = 64  # bytes
 
 # The tile of 2048 elements from CROWDED on, of key 0 and call 0: 22 of its elements are undecided after eight planes of
 # TENTH, more than any instruction set takes at a time.
 CROWDED = 351 * 2048
+
+
+FAR = ((2, 2**33), (9, 2**20), (130, 1))
+
+# Lengths and strides, as broadcasts and parts of masks have them: runs of the same decision, of successive ones, and
+# rows that repeat; shorter and longer than the 1024 or 8192 elements from which a run goes to a kernel by itself, and
+# than the 4096 whose bits are put together.
+WALKS = (
+    None,
+    ((1, 1),),
+    ((5000, 1),),
+    ((5000, 0),),
+    ((700, 3),),
+    ((7, 900), (700, 1)),
+    ((40, 33), (31, 1)),
+    ((300, 1), (17, 0)),
+    ((17, 0), (300, 1)),
+    ((5, 1), (1023, 0)),
+    ((5, 1), (1024, 0)),
+    ((3, 1), (8191, 0)),
+    ((3, 1), (8192, 0)),
+    ((2, 1), (40_000, 0)),
+    ((5, 1023), (1023, 1)),
+    ((5, 1024), (1024, 1)),
+    ((9, 0), (1023, 1)),
+    ((9, 0), (1024, 1)),
+    ((700, 0), (13, 1)),
+    ((2, 100), (90, 0), (96, 1)),
+    ((3, 40), (90, 0), (7, 1), (5, 0)),
+    ((2, 4000), (9, 0), (50, 7)),
+    ((6, 8), (4, 0), (8, 1), (33, 0)),
+    ((3, 500), (5, 0), (7, 64), (64, 1)),
+    ((4, 0), (3, 2), (1, 5), (2, 0), (2, 1), (130, 0)),
+    ((2, 3), *((1, 7),) * 61, (3, 1), (5, 0)),
+    FAR,
+)
 
 
 def make_requests():
@@ -278,10 +407,26 @@ def make_requests():
         key, call, threshold = choose.choice(KEYS), choose.choice(CALLS), choose.choice(THRESHOLDS)
         return Draw(op, key, call, threshold, choose.choice(STARTS), n, choose.choice((0, choose.randrange(LINE))))
 
-    def scale(op, n, dtype, offset_x, offset_y, stream):
-        how = draw("bits", n) if op == "dropout" else None
-        first = how.start if how is not None else choose.choice((0, 1, 7, 8, choose.randrange(3000)))
-        return Scale(how, first, n, dtype, offset_x, offset_y, choose.choice(SCALES), stream, choose.randrange(2**63))
+    def places(n, is_given, offset=None, dims=None, first=0):
+        if offset is None:
+            offset = choose.choice((0, 1, 7, 8, choose.randrange(3000)) if is_given else STARTS)
+        how = choose.choice(KEYS), choose.choice(CALLS), choose.choice(THRESHOLDS)
+        return Places(*how, offset, dims, is_given, first, n)
+
+    def work(kind, where, op, dtype, stream, at_y=None):
+        in_line = LINE // DTYPES[dtype][0].itemsize
+        at_x, at_other, at_bias = (choose.choice((0, choose.randrange(in_line))) for _ in range(3))
+        at_y = choose.choice((0, choose.randrange(in_line))) if at_y is None else at_y
+        in_place = choose.randrange(3) == 0
+        at_x = IN_PLACE if in_place else at_x
+        at_other = IN_PLACE if choose.randrange(3) == 0 else at_other
+        wild = choose.choice((1, 2, 4)) if op in ADDING else 7
+        return Work(
+            *(kind, where, op, dtype, at_x, at_other, at_bias, at_y),
+            *(choose.choice(PERIODS), choose.choice((0, 1, choose.randrange(6000), 2**40 + choose.randrange(6000)))),
+            *(choose.choice(SCALES), choose.choice(NUMBERS), choose.choice(NUMBERS)),
+            *(stream, wild, choose.randrange(2**63)),
+        )
 
     for n, op, _ in itertools.product(LENGTHS, ("bits", "bools"), range(4)):
         yield draw(op, n)
@@ -289,13 +434,25 @@ def make_requests():
         yield Draw("bits", KEYS[1], 3, threshold, start, 200)
     for start, n in itertools.product((CROWDED, CROWDED - 1, CROWDED - 2000), (2048, 4096)):
         yield Draw("bits", 0, 0, TENTH, start, n)
-    for op, (dtype, (floating, *_)) in itertools.product(("dropout", "apply"), DTYPES.items()):
-        places = LINE // floating.itemsize
-        for n, stream, _ in itertools.product(LENGTHS, (0, 1), range(2)):
-            offset_x, offset_y = (choose.choice((0, choose.randrange(places))) for _ in "xy")
-            yield scale(op, n, dtype, choose.choice((-1, offset_x, offset_x)), offset_y, stream)
-        for offset, stream in itertools.product(range(places), (0, 1)):
-            yield scale(op, 300, dtype, choose.randrange(places), offset, stream)
+    for kind, op, (dtype, (floating, *_)) in itertools.product(("draw", "apply"), Operation, DTYPES.items()):
+        if kind == "apply" and op in WITH_NORMALS:
+            continue
+        is_given = kind == "apply"
+        for n in LENGTHS:
+            yield work(kind, places(n, is_given), op, dtype, choose.randrange(2))
+        for at_y, stream in itertools.product(range(LINE // floating.itemsize), (0, 1)):
+            yield work(kind, places(300, is_given), op, dtype, stream, at_y)
+    for dims, is_given, _ in itertools.product(WALKS, (False, True), range(3)):
+        if is_given and dims == FAR:
+            continue
+        size = math.prod(length for length, _ in dims) if dims is not None else 5000
+        for first, stop in ((0, size), sorted((choose.randrange(size), choose.randrange(size)))):
+            where = places(stop - first, is_given, dims=dims, first=first)
+            yield Keep(where, choose.choice((0, choose.randrange(LINE))), choose.randrange(2**63))
+            # Where elements do not follow each other, each of them takes a kernel of normals a whole unit of 64.
+            takes_normals = not is_given and (dims is None or dims[-1][1] == 1 or stop - first < 2000)
+            op = choose.choice([op for op in Operation if takes_normals or op not in WITH_NORMALS])
+            yield work("walk", where, op, choose.choice(list(DTYPES)), choose.randrange(2))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A mask depends on key, call, element and rate alone: not on threads, chunks, dtype, or what is asked of it."""
+"""A mask depends on key, call, element and rate alone: not on threads, chunks, dtype, or what is asked of it.
+
+So do normal numbers, and what is done with either.
+"""
 
 import numpy as np
 import pytest
@@ -8,6 +11,8 @@ from hypothesis import strategies as st
 
 import fastdrop
 from fastdrop import _engine, _threads
+from fastdrop._masks import alpha_numbers
+from fastdrop._operations import Operation
 
 KEY, CALL = 0x123456789ABCDEF0, 3
 CHUNK = 1 << 14
@@ -30,6 +35,21 @@ def oracle_keep(oracle):
         return out
 
     return keep
+
+
+def gaussian_mask_of(shape, stddev=0.5, additive=False):
+    return fastdrop.GaussianMask(shape, stddev, key=KEY, call=CALL, additive=additive)
+
+
+@pytest.fixture
+def oracle_normals(oracle):
+    def draw(n, start=0):
+        out = np.empty(n, np.float32)
+        zeros = np.full(n, -0.0, np.float32)  # to which anything can be added without a change
+        oracle.apply(zeros, out, 0, n, KEY, CALL, 0, 1.0, start, op=Operation.GAUSSIAN_NOISE)
+        return out
+
+    return draw
 
 
 @pytest.fixture
@@ -111,6 +131,51 @@ def test_threads_share_arrays_of_any_layout(implementation, oracle_keep, chunks,
     assert (len(chunks) > 4) == (threads > 1)
 
 
+# What they read, and how they are called.
+FUNCTIONS = [
+    ("other", lambda x, other, **how: fastdrop.dropout_add(x, other, 0.3, **how)),
+    ("other", lambda x, other, **how: fastdrop.bias_dropout_add(x, np.arange(x.shape[-1], dtype="f4"), other, **how)),
+    ("other", lambda x, other, **how: fastdrop.zoneout(x, other, 0.3, **how)),
+    ("x", lambda x, other, **how: fastdrop.relu_dropout(x, 0.3, **how)),
+    ("x", lambda x, other, **how: fastdrop.alpha_dropout(x, 0.3, **how)),
+    ("x", lambda x, other, **how: fastdrop.gaussian_dropout(x, 0.3, **how)),
+    ("x", lambda x, other, **how: fastdrop.gaussian_noise(x, 0.3, **how)),
+]
+
+
+def results_of_functions(layout):
+    """All arrays after each function, with memory of its own for the result, and in place of the last that it reads."""
+    results = []
+    rng = fastdrop.PhiloxStream.from_key(KEY, CALL)
+    for last, function in FUNCTIONS:
+        for place in ("new", last):
+            arrays = {name: layout(np.full(1001 * 400, 7, np.float32)) for name in ("x", "other", "new")}
+            arrays["x"][...] = np.linspace(-1, 1, arrays["x"].size, dtype=np.float32).reshape(arrays["x"].shape)
+            arrays["other"][...] = arrays["x"] * 2
+            function(arrays["x"], arrays["other"], rng=rng, out=arrays[place])
+            results += arrays.values()
+    return results
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+@pytest.mark.parametrize("layout", ["contiguous", *LAYOUTS])
+def test_threads_share_every_function(implementation, chunks, monkeypatch, threads, layout):
+    """They work on what is theirs, and its place in the bias, in the stream and in the other array goes with it."""
+    make = LAYOUTS.get(layout, lambda a: a.reshape(1001, 400))
+    with fastdrop.num_threads(1):
+        alone = results_of_functions(make)
+    assert not chunks
+    monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
+    monkeypatch.setattr(_threads, "FREE_CHUNK", CHUNK // 4)
+    monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
+    monkeypatch.setattr(_engine, "LARGE", 0)
+    with fastdrop.num_threads(threads):
+        shared = results_of_functions(make)
+    assert len(chunks) > 2 * len(FUNCTIONS) * 4
+    for one, many in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
 @given(data=st.data())
 def test_threads_and_chunks_of_any_size(implementation, oracle_keep, data):
     """Boundaries of the chunks anywhere, not only between tiles, and stores of either kind."""
@@ -127,6 +192,8 @@ def test_threads_and_chunks_of_any_size(implementation, oracle_keep, data):
         patch.setattr(_threads, "MIN_SHARED", 0)
         np.testing.assert_array_equal(mask.apply(x), np.where(keep, x * mask.scale, 0))
         np.testing.assert_array_equal(np.asarray(mask), keep)
+        noise = gaussian_mask_of(n, 0.5).apply(x)
+    np.testing.assert_array_equal(noise, gaussian_mask_of(n, 0.5).apply(x))
 
 
 # Chunks
@@ -161,6 +228,67 @@ def test_a_block_of_the_mask_is_the_mask_of_the_block(implementation, oracle_kee
     np.testing.assert_array_equal(part.apply(x[index]), whole[index])
     np.testing.assert_array_equal(np.asarray(part), keep[index])
     np.testing.assert_array_equal(part.packbits(), np.packbits(keep[index], axis=None, bitorder="little"))
+
+
+@given(
+    block=blocks(), rate=st.sampled_from([0.1, 0.25, 0.5, 0.9]), noise=st.lists(st.booleans(), min_size=4, max_size=4)
+)
+def test_a_block_of_an_alpha_mask_is_the_alpha_mask_of_the_block(implementation, oracle_keep, block, rate, noise):
+    shape, index = block
+    noise_shape = tuple(1 if shared else n for n, shared in zip(shape, noise, strict=False))
+    mask = fastdrop.AlphaMask(shape, rate, key=KEY, call=CALL, noise_shape=noise_shape)
+    keep = np.broadcast_to(oracle_keep(int(np.prod(noise_shape)), rate).reshape(noise_shape), shape)
+    x = np.arange(1, keep.size + 1, dtype=np.float32).reshape(shape)
+    whole = mask.apply(x)
+    scale, shift, fill = (np.float32(number) for number in alpha_numbers(rate))
+    np.testing.assert_array_equal(whole, np.where(keep, x * scale + shift, fill))
+    gradient = np.where(keep, x * scale, np.float32(0))
+    part = mask[index]
+    assert type(part) is fastdrop.AlphaMask
+    np.testing.assert_array_equal(part.apply(x[index]), whole[index])
+    np.testing.assert_array_equal(part.backward(x[index]), gradient[index])
+    np.testing.assert_array_equal(np.asarray(part), keep[index])
+
+
+@given(block=blocks(), additive=st.booleans(), dtype=st.sampled_from([np.float16, np.float32, np.float64]))
+def test_a_block_of_a_gaussian_mask_is_the_gaussian_mask_of_the_block(
+    implementation, oracle_normals, block, additive, dtype
+):
+    shape, index = block
+    mask = gaussian_mask_of(shape, 0.5, additive)
+    noise = np.float32(0.5) * oracle_normals(int(np.prod(shape))).reshape(shape)
+    factors = noise if additive else 1 + noise
+    np.testing.assert_array_equal(np.asarray(mask), factors)
+    x = np.linspace(-2, 2, noise.size).astype(dtype).reshape(shape)
+    whole = mask.apply(x)
+    part = mask[index]
+    assert type(part) is fastdrop.GaussianMask
+    np.testing.assert_array_equal(bits_of(part.apply(x[index])), bits_of(whole[index]))
+    np.testing.assert_array_equal(np.asarray(part), factors[index])
+    gradient = x if additive else whole
+    np.testing.assert_array_equal(bits_of(part.backward(x[index])), bits_of(gradient[index]))
+
+
+@given(cuts=st.lists(st.integers(0, 3000), max_size=12).map(sorted), additive=st.booleans())
+def test_chunks_of_any_start_and_length_have_the_normals_of_the_whole(implementation, oracle_normals, cuts, additive):
+    n = 3000
+    mask = gaussian_mask_of(n, 2.0, additive)
+    x = np.linspace(-3, 3, n, dtype=np.float32)
+    noise = 2 * oracle_normals(n)
+    out = np.empty_like(x)
+    for start, stop in zip([0, *cuts], [*cuts, n], strict=True):
+        mask[start:stop].apply(x[start:stop], out=out[start:stop])
+    np.testing.assert_array_equal(out, x + noise if additive else x * (1 + noise))
+
+
+@pytest.mark.parametrize("start", [2**32 - 700, 2**34 - 700, 2**38 - 700, 2**40 + 33, 2**62 - 3000])
+def test_parts_of_huge_gaussian_masks(implementation, oracle_normals, start):
+    """Rows of any place, and a column, whose elements do not follow each other."""
+    mask = gaussian_mask_of((2**61, 2), 1.0, additive=True)
+    first = start // 2
+    normals = oracle_normals(2000, 2 * first).reshape(1000, 2)
+    np.testing.assert_array_equal(np.asarray(mask[first : first + 1000]), normals)
+    np.testing.assert_array_equal(np.asarray(mask[first : first + 1000, 1]), normals[:, 1])
 
 
 @given(block=blocks(), rate=st.sampled_from([0.1, 0.5]), data=st.data())
@@ -221,10 +349,28 @@ def test_one_mask_for_every_dtype_and_every_way_to_ask(implementation, oracle_ke
         np.testing.assert_array_equal(x, np.ones(shape, dtype))
 
 
+@pytest.mark.parametrize("shape", [(1,), (33,), (3, 5, 7), (5000,)])
+def test_the_same_normals_for_every_dtype(implementation, oracle_normals, dtypes, shape):
+    """They are numbers of float32, which are rounded where the dtype is narrower: once, with what is done with them."""
+    normals = oracle_normals(int(np.prod(shape))).reshape(shape)
+    x = np.linspace(-2, 2, normals.size).reshape(shape)
+    for dtype in dtypes:
+        number = np.float64 if dtype == np.float64 else np.float32
+        zeros = np.full(shape, -0.0, dtype)
+        added = gaussian_mask_of(shape, 1.0, additive=True).apply(zeros)
+        np.testing.assert_array_equal(bits_of(added), bits_of(normals.astype(dtype)))
+        y = x.astype(dtype)
+        multiplied = y.astype(number) * (1 + number(0.3) * normals.astype(number))
+        np.testing.assert_array_equal(bits_of(gaussian_mask_of(shape, 0.3).apply(y)), bits_of(multiplied.astype(dtype)))
+
+
 def test_reshaping_keeps_the_mask_because_elements_count_in_c_order(implementation):
     masks = [np.asarray(mask_of(shape)).reshape(-1) for shape in [(5040,), (5040, 1), (7, 720), (2, 3, 4, 5, 6, 7)]]
     for mask in masks[1:]:
         np.testing.assert_array_equal(mask, masks[0])
+    normals = [np.asarray(gaussian_mask_of(shape)).reshape(-1) for shape in [(5040,), (7, 720), (2, 3, 4, 5, 6, 7)]]
+    for factors in normals[1:]:
+        np.testing.assert_array_equal(factors, normals[0])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastdrop import _reference
+from fastdrop._operations import Operation
+
 TILE = 2048
 GUARD = 128  # bytes on either side, more than any vector is wide
 HALVES = pytest.mark.parametrize(
@@ -237,6 +240,156 @@ def test_a_part_of_a_strided_array_leaves_the_rest_alone(implementation, oracle,
     assert (memory == 7).all()
 
 
+# Operations. Where two NaNs meet in an addition, or infinities of different signs, IEEE 754 does not say what NaN comes
+# of it, and machines and compilers differ; so only one of the arrays that are added holds such values.
+
+ADDING = (Operation.DROPOUT_ADD, Operation.BIAS_DROPOUT_ADD)
+WITH_OTHER = (*ADDING, Operation.RELU_BACKWARD, Operation.ZONEOUT)
+WITH_NORMALS = (Operation.GAUSSIAN_DROPOUT, Operation.GAUSSIAN_NOISE)
+BESIDE_DROPOUT = [op for op in Operation if op != Operation.DROPOUT]
+WITH_BITS = [op for op in BESIDE_DROPOUT if op not in WITH_NORMALS]
+
+periods = st.integers(32, 5000) | st.sampled_from([32, 33, 63, 64, 65, 127, 128, 129, 2047, 2048, 2049])
+numbers = st.sampled_from([0.0, -0.0, 1e-40, 0.3, -1.7580993408473766, 70000.0]) | st.floats(-3, 3)
+
+
+def tame(x):
+    """x with the highest bit of all exponents cleared: numbers below 2, zeros and subnormals."""
+    bits_of(x)[...] &= UNSIGNED[x.itemsize](~(1 << 8 * x.itemsize - 2) & (1 << 8 * x.itemsize) - 1)
+
+
+@st.composite
+def works(draw, ops):
+    """An operation and its numbers, and in what memory it is done."""
+    return {
+        "op": draw(st.sampled_from(ops)),
+        "period": draw(periods),
+        "shifts": draw(st.tuples(shifts, shifts, shifts, shifts)),
+        "out": draw(st.sampled_from(["new", "new", "x", "other"])),
+        "wild": draw(st.sampled_from(["x", "other", "bias"])),
+        "seed": draw(st.integers(0, 2**32)),
+        "numbers": {"scale": draw(scales), "shift": draw(numbers), "fill": draw(numbers)},
+        "stream": draw(st.booleans()),
+    }
+
+
+def terms_of(op, other, bias):
+    """Those arguments of an operation that it has."""
+    terms = {"op": op}
+    if op in WITH_OTHER:
+        terms["other"] = other
+    if op == Operation.BIAS_DROPOUT_ADD:
+        terms["bias"] = bias
+    return terms
+
+
+def assert_meets(oracle, kernels, dtype, work, start, stop, **where):
+    """Kernels give the bits of the oracle for elements start .. stop-1 of arrays, and write nothing else."""
+    arrays = {}
+    for i, name in enumerate(("x", "new", "other", "bias")):
+        n = work["period"] if name == "bias" else stop
+        arrays[name] = guarded_values(dtype, n, work["seed"] + i, work["shifts"][i] % (64 // dtype.itemsize))
+        if work["op"] in ADDING and name != work["wild"]:
+            tame(arrays[name].array)
+            arrays[name].original = arrays[name].memory.copy()
+    x, out = arrays["x"].array, arrays[work["out"]]
+    how = where | work["numbers"] | terms_of(work["op"], arrays["other"].array, arrays["bias"].array)
+    expected = out.array.copy()
+    oracle.apply(x.copy(), expected, start, stop, **how)
+    kernels.apply(x, out.array, start, stop, **how, stream=work["stream"])
+    np.testing.assert_array_equal(bits_of(out.array), bits_of(expected))
+    assert out.is_intact_outside()
+    assert all(array.is_untouched() for array in arrays.values() if array is not out)
+
+
+@given(
+    work=works(BESIDE_DROPOUT),
+    n=lengths,
+    start=st.integers(0, 70) | st.integers(0, 6000),
+    offset=starts,
+    key=keys,
+    call=calls,
+    threshold=thresholds,
+)
+def test_operations_meet_the_reference(compiled, oracle, dtype, work, n, start, offset, key, call, threshold):
+    assert_meets(
+        oracle, compiled, dtype, work, start, start + n, key=key, call=call, threshold=threshold, offset=offset
+    )
+
+
+@given(
+    work=works(WITH_BITS),
+    n=lengths,
+    start=st.integers(0, 70) | st.integers(0, 6000),
+    offset=st.integers(0, 70),
+    shift_bits=st.integers(0, 15),
+)
+def test_operations_with_given_bits_meet_the_reference(compiled, oracle, dtype, work, n, start, offset, shift_bits):
+    bits = Guarded((offset + start + n + 7) // 8, np.uint8, shift_bits)
+    assert_meets(
+        oracle, compiled, dtype, work, start, start + n, key=0, call=0, threshold=0, offset=offset, bits=bits.array
+    )
+    assert bits.is_untouched()
+
+
+@pytest.mark.parametrize("period", [32, 33, 61, 64, 100, 1000])
+def test_a_bias_begins_anew_at_any_element(compiled, oracle, dtype, period):
+    """Its end and beginning meet within every group of elements, and before, in and behind the whole ones."""
+    n = 3 * TILE
+    x, other, bias = (
+        np.random.default_rng(i).standard_normal(size).astype(dtype) for i, size in enumerate((n, n, period))
+    )
+    how = {"key": 8, "call": 1, "threshold": 1 << 31, "scale": 2.0, "op": Operation.BIAS_DROPOUT_ADD}
+    expected = np.empty_like(x)
+    oracle.apply(x, expected, 0, n, **how, other=other, bias=np.tile(bias, -(-n // period)))
+    for start in range(0, period + 33, 5):
+        y = Guarded(n, dtype, start % 8)
+        compiled.apply(x, y.array, start, n, **how, other=other, bias=bias)
+        np.testing.assert_array_equal(bits_of(y.array[start:]), bits_of(expected[start:]))
+        assert y.is_intact_outside()
+
+
+def by_formula(op, x, chosen, scale, other, bias, shift, fill):
+    """An operation as ``Operation`` states it, on numbers that are none of the edge cases; chosen: bools or normals."""
+    number = np.float64 if x.dtype == np.float64 else np.float32
+    x, other, bias = (array.astype(number) for array in (x, other, bias))
+    scale, shift, fill, zero = number(scale), number(shift), number(fill), number(0)
+    formulas = {
+        Operation.DROPOUT: lambda: np.where(chosen, x * scale, zero),
+        Operation.DROPOUT_ADD: lambda: other + np.where(chosen, x * scale, zero),
+        Operation.BIAS_DROPOUT_ADD: lambda: other + np.where(chosen, (x + bias) * scale, zero),
+        Operation.RELU_DROPOUT: lambda: np.where(chosen & (x > 0), x * scale, zero),
+        Operation.RELU_BACKWARD: lambda: np.where(chosen & (other != 0), x * scale, zero),
+        Operation.ALPHA_DROPOUT: lambda: np.where(chosen, x * scale + shift, fill),
+        Operation.ZONEOUT: lambda: np.where(chosen, x, other),
+        Operation.GAUSSIAN_DROPOUT: lambda: x * (1 + scale * chosen),
+        Operation.GAUSSIAN_NOISE: lambda: x + scale * chosen,
+    }
+    return formulas[op]()
+
+
+def numbers_of(dtype, n, seed):
+    """Plain numbers and zeros."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(n) < 0.1, 0, rng.standard_normal(n)).astype(dtype)
+
+
+@pytest.mark.parametrize("op", Operation, ids=lambda op: op.name.lower())
+def test_operations_are_what_they_say(implementation, oracle, dtype, op):
+    """Each step is rounded once to the arithmetic type, and the result to the dtype: by NumPy and ml_dtypes."""
+    n, key, call, offset = 3000, 21, 5, 77
+    x, other, bias = numbers_of(dtype, n, 1), numbers_of(dtype, n, 2), numbers_of(dtype, 57, 3)
+    how = {"scale": 1 / 0.7, "shift": 0.3, "fill": -1.1}
+    chosen = np.empty(n, np.bool_)
+    oracle.keep(chosen, 0, n, key, call, 1 << 31, offset)
+    if op in WITH_NORMALS:
+        chosen = _reference.normal_elements(0, n, key, call, offset, None)
+    expected = by_formula(op, x, chosen, other=other, bias=np.tile(bias, 53)[:n], **how).astype(dtype)
+    y = np.empty_like(x)
+    implementation.apply(x, y, 0, n, key, call, 1 << 31, offset=offset, **terms_of(op, other, bias), **how)
+    np.testing.assert_array_equal(bits_of(y), bits_of(expected))
+
+
 # Places in the stream that are not those of a contiguous array.
 
 
@@ -261,8 +414,11 @@ def placings(draw):
     threshold=thresholds,
     bounds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     given_bits=st.booleans(),
+    op=st.sampled_from(BESIDE_DROPOUT),
 )
-def test_strided_places_in_the_stream(implementation, oracle, dims, offset, key, threshold, dtype, bounds, given_bits):
+def test_strided_places_in_the_stream(
+    implementation, oracle, dims, offset, key, threshold, dtype, bounds, given_bits, op
+):
     shape = [length for length, _ in dims]
     n = int(np.prod(shape))
     index = sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
@@ -286,6 +442,19 @@ def test_strided_places_in_the_stream(implementation, oracle, dims, offset, key,
     written = np.empty(n, np.bool_)
     implementation.keep(written, start, stop, key, 1, threshold, offset, dims, bits)
     np.testing.assert_array_equal(written[start:stop], keep[start:stop])
+    chosen = keep
+    if op in WITH_NORMALS:
+        bits = None
+        chosen = _reference.normal_elements(0, span, key, 1, offset, None)[index]
+    x, other, bias = numbers_of(dtype, n, 1), numbers_of(dtype, n, 2), numbers_of(dtype, 57, 3)
+    how = {"scale": 1.25, "shift": 0.3, "fill": -1.1}
+    y = np.full(n, 7, dtype)
+    expected = y.copy()
+    every = by_formula(op, x, chosen, other=other, bias=np.tile(bias, n // 57 + 1)[:n], **how).astype(dtype)
+    expected[start:stop] = every[start:stop]
+    how |= {"offset": offset, "dims": dims, "bits": bits}
+    implementation.apply(x, y, start, stop, key, 1, threshold, **terms_of(op, other, bias), **how)
+    np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
 def test_one_decision_for_a_long_run(implementation):
@@ -357,6 +526,60 @@ def test_dropped_elements_are_plus_zero_whatever_they_held(implementation, dtype
     assert not bits_of(y).any()
 
 
+def in_float64(x):
+    with np.errstate(invalid="ignore"):  # a cast of a signalling NaN is one
+        return x.astype(np.float64)
+
+
+def test_a_relu_lets_nan_through_and_makes_zero_of_what_is_not_positive(implementation, dtype):
+    x = special_values(dtype)
+    y, plain = np.empty_like(x), np.empty_like(x)
+    implementation.apply(x, plain, 0, x.size, 0, 0, 0, 1.25)
+    implementation.apply(x, y, 0, x.size, 0, 0, 0, 1.25, op=Operation.RELU_DROPOUT)
+    np.testing.assert_array_equal(bits_of(y), np.where(in_float64(x) <= 0, 0, bits_of(plain)))
+
+
+def test_the_gradient_of_a_relu_passes_where_its_result_is_not_zero(implementation, dtype):
+    """A NaN and the least subnormal are not."""
+    other = special_values(dtype)
+    x = np.tile(np.array(3, dtype), other.size)
+    y = np.empty_like(x)
+    implementation.apply(x, y, 0, x.size, 0, 0, 0, 2.0, op=Operation.RELU_BACKWARD, other=other)
+    np.testing.assert_array_equal(bits_of(y), bits_of(np.where(in_float64(other) == 0, 0, 6).astype(dtype)))
+
+
+@pytest.mark.parametrize("threshold", [0, 1 << 32], ids=["kept", "dropped"])
+def test_zoneout_moves_elements_as_they_are(implementation, dtype, threshold):
+    """Signalling NaNs too."""
+    new = special_values(dtype)
+    old = new[::-1].copy()
+    y = np.empty_like(new)
+    implementation.apply(new, y, 0, new.size, 0, 0, threshold, 3.0, op=Operation.ZONEOUT, other=old)
+    np.testing.assert_array_equal(bits_of(y), bits_of(new if threshold == 0 else old))
+
+
+def test_what_alpha_dropout_drops_it_fills(implementation, dtype):
+    x = np.tile(special_values(dtype), 100)
+    y = np.empty_like(x)
+    implementation.apply(x, y, 0, x.size, 0, 0, 1 << 32, 2.0, op=Operation.ALPHA_DROPOUT, shift=0.1, fill=1 / 3)
+    arithmetic = np.float64 if dtype == np.float64 else np.float32
+    np.testing.assert_array_equal(bits_of(y), bits_of(np.full(x.size, arithmetic(1 / 3)).astype(dtype)))
+
+
+@HALVES
+@pytest.mark.parametrize("op", BESIDE_DROPOUT, ids=lambda op: op.name.lower())
+def test_every_half_precision_number_in_every_operation(compiled, oracle, dtype, op):
+    x = np.arange(65536, dtype=np.uint16).view(dtype)
+    rng = np.random.default_rng(9)
+    other, bias = (rng.uniform(-2, 2, n).astype(dtype) for n in (x.size, 100))
+    terms = terms_of(op, other, bias)
+    for threshold in (0, 1 << 30):
+        expected, y = np.empty_like(x), np.empty_like(x)
+        for kernels, out in ((oracle, expected), (compiled, y)):
+            kernels.apply(x, out, 0, x.size, 6, 0, threshold, 1 / 0.7, shift=0.3, fill=-1.1, **terms)
+        np.testing.assert_array_equal(bits_of(y), bits_of(expected))
+
+
 @pytest.mark.parametrize(("threshold", "kept"), [(0, 10**5), (1, 10**5), (2**32 - 1, 0), (2**32, 0)])
 def test_thresholds_at_the_ends_keep_all_or_nothing(implementation, threshold, kept):
     """At 0 nothing is below and at 2**32 everything is. One short of either, 2**-32 of the elements are not."""
@@ -395,6 +618,7 @@ def test_nothing_past_the_ends_is_read(compiled):
         import ctypes, mmap
         import ml_dtypes, numpy as np
         import fastdrop
+        from fastdrop._operations import Operation
         kernels = fastdrop._find_kernels({compiled.name!r})
         page = mmap.PAGESIZE
         libc = ctypes.CDLL(None, use_errno=True)
@@ -408,7 +632,7 @@ def test_nothing_past_the_ends_is_read(compiled):
                 assert libc.mprotect(ctypes.c_void_p(view.ctypes.data + at), page, 0) == 0
             return view[page : 7 * page]
 
-        rooms = [room() for _ in range(3)]
+        rooms = [room() for _ in range(5)]
         for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
             item = np.dtype(dtype).itemsize
             for n in [*range(1, 70), 127, 128, 129, 255, 256, 257, 511, 513, 1023, 1025, 2047, 2048, 2049, 3000]:
@@ -424,6 +648,14 @@ def test_nothing_past_the_ends_is_read(compiled):
                         keep = (rooms[1][-n:] if end else rooms[1][:n]).view(np.bool_)
                         kernels.keep(keep, 0, n, 1, 2, 0x19999999, first)
                         kernels.keep(keep, 0, n, 1, 2, 0, first, ((n, 1),), bits)
+                        other = rooms[3][part].view(dtype)
+                        period = max(n, 32)
+                        bias = rooms[4][slice(-period * item, None) if end else slice(period * item)].view(dtype)
+                        for op in Operation:
+                            terms = dict(op=op, other=other, bias=bias)
+                            kernels.apply(x, y, 0, n, 1, 2, 0x19999999, 1.1, first, **terms)
+                            if op not in (Operation.GAUSSIAN_DROPOUT, Operation.GAUSSIAN_NOISE):
+                                kernels.apply(x, y, 0, n, 1, 2, 3, 1.1, first, None, bits, **terms)
         print("done")
     """
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)

@@ -4,11 +4,15 @@
 Arrays here are larger than the 8192 elements that NumPy's iterator buffers, and no length is a multiple of a lane.
 """
 
+import math
+
 import ml_dtypes
 import numpy as np
 import pytest
 
 import fastdrop
+from fastdrop._masks import alpha_numbers
+from fastdrop._operations import Operation
 
 KEY, CALL = 0xFEEDFACE12345678, 7
 ROWS, COLUMNS = 67, 190
@@ -353,6 +357,244 @@ def test_a_wider_out_that_overlaps_x(implementation, dropped):
     expected = dropped(x).astype(np.float64)
     fastdrop.dropout(x, RATE, rng=stream(), out=memory)
     same_bits(memory, expected)
+
+
+# The functions that do more than drop: how they are called, and what kernels do for them.
+
+
+def bias_for(x):
+    """Of x's dtype and byte order, and not contiguous."""
+    return np.random.default_rng(3).uniform(-1, 1, 2 * x.shape[-1]).astype(x.dtype)[::2]
+
+
+FUNCTIONS = {
+    "dropout_add": lambda x, other, **how: fastdrop.dropout_add(x, other, RATE, rng=stream(), **how),
+    "bias_dropout_add": lambda x, other, **how: fastdrop.bias_dropout_add(
+        x, bias_for(x), other, RATE, rng=stream(), **how
+    ),
+    "relu_dropout": lambda x, other, **how: fastdrop.relu_dropout(x, RATE, rng=stream(), **how),
+    "relu_backward": lambda x, other, **how: fastdrop.relu_dropout_backward(x, other, mask_of(x), **how),
+    "alpha_dropout": lambda x, other, **how: fastdrop.alpha_dropout(x, RATE, rng=stream(), **how),
+    "zoneout": lambda x, other, **how: fastdrop.zoneout(x, other, RATE, rng=stream(), **how),
+    "gaussian_dropout": lambda x, other, **how: fastdrop.gaussian_dropout(x, RATE, rng=stream(), **how),
+    "gaussian_noise": lambda x, other, **how: fastdrop.gaussian_noise(x, RATE, rng=stream(), **how),
+}
+ADDING = ("dropout_add", "bias_dropout_add")
+WITH_OTHER = (*ADDING, "relu_backward", "zoneout")
+NUMBERS = {
+    "alpha_dropout": dict(zip(("scale", "shift", "fill"), alpha_numbers(RATE), strict=True)),
+    "gaussian_dropout": {"scale": math.sqrt(RATE / (1 - RATE))},
+    "gaussian_noise": {"scale": RATE},
+}
+
+functions = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+def other_for(name, shape, dtype):
+    """What is added holds no NaN and no infinity: which NaN comes of two is not defined."""
+    if name not in ADDING:
+        return random_bits(shape, dtype, 1)
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+@pytest.fixture
+def worked(oracle):
+    """What a function must give, computed by the oracle on contiguous copies."""
+
+    def compute(name, x, other):
+        how = {"op": Operation[name.upper()], "scale": 1 / (1 - RATE)} | NUMBERS.get(name, {})
+        x = plain(np.asarray(x))
+        if name in WITH_OTHER:
+            how["other"] = plain(np.asarray(other))
+        if name == "bias_dropout_add":
+            how["bias"] = plain(bias_for(x))
+        y = np.empty_like(x)
+        oracle.apply(x, y, 0, x.size, KEY, CALL, 0 if name == "relu_backward" else round(RATE * 2**32), **how)
+        return y
+
+    return compute
+
+
+def test_every_operation_has_a_function_here():
+    assert {Operation[name.upper()] for name in FUNCTIONS} == set(Operation) - {Operation.DROPOUT}
+
+
+def test_functions_take_any_layout(implementation, worked, layout, ordered_dtype):
+    """Of x, and of what goes with it."""
+    for name, function in FUNCTIONS.items():
+        x, other = layout(ordered_dtype), layout(ordered_dtype)
+        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+        fill(other, other_for(name, x.shape, ordered_dtype.newbyteorder("=")))
+        before = memory_of(x).tobytes(), memory_of(other).tobytes()
+        same_bits(function(x, other), worked(name, x, other))
+        assert (memory_of(x).tobytes(), memory_of(other).tobytes()) == before
+
+
+def test_functions_fill_out_of_any_layout_and_nothing_beside_it(implementation, worked, layout, ordered_dtype):
+    for name, function in FUNCTIONS.items():
+        out = layout(ordered_dtype)
+        memory = memory_of(out)
+        memory[:] = np.arange(memory.size) * 37 + 11
+        before = memory.copy()
+        x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
+        other = other_for(name, out.shape, ordered_dtype.newbyteorder("="))
+        fill(out, worked(name, x, other))
+        expected = memory.tobytes()
+        memory[:] = before
+        assert function(x, other, out=out) is out
+        assert memory.tobytes() == expected
+
+
+def test_functions_in_place_in_any_layout(implementation, worked, layout, ordered_dtype):
+    """Of x, and of the other array."""
+    native = ordered_dtype.newbyteorder("=")
+    for name, function in FUNCTIONS.items():
+        for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
+            out = layout(ordered_dtype)
+            memory = memory_of(out)
+            memory[:] = np.arange(memory.size) * 37 + 11
+            x, other = random_bits(out.shape, native), other_for(name, out.shape, native)
+            fill(out, worked(name, x, other))
+            expected = memory.tobytes()
+            fill(out, other if is_other else x)
+            assert function(*((x, out) if is_other else (out, other)), out=out) is out
+            assert memory.tobytes() == expected
+
+
+@functions
+def test_functions_with_arrays_of_different_layouts(implementation, worked, dtype, name):
+    x, other, out = LAYOUTS["F"](dtype), LAYOUTS["reversed"](dtype.newbyteorder()), LAYOUTS["in-records"](dtype)
+    fill(x, random_bits(x.shape, dtype))
+    fill(other, other_for(name, x.shape, dtype))
+    expected = worked(name, x, other)
+    FUNCTIONS[name](x, other, out=out)
+    same_bits(plain(out), expected)
+    same_bits(FUNCTIONS[name](plain(x), other), expected)
+    same_bits(FUNCTIONS[name](x, plain(other)), expected)
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_functions_with_out_that_overlaps_x_or_the_other_array(implementation, worked, dtype, overlap):
+    for name, function in FUNCTIONS.items():
+        for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
+            memory = other_for(name, 14_500, dtype) if is_other else random_bits(14_500, dtype)
+            source, out = OVERLAPS[overlap](memory)
+            beside = random_bits(out.shape, dtype, 5) if is_other else other_for(name, out.shape, dtype)
+            x, other = (beside, source) if is_other else (source, beside)
+            twin = memory.copy()
+            fill(OVERLAPS[overlap](twin)[1], worked(name, x, other))
+            assert function(x, other, out=out) is out
+            same_bits(memory, twin)
+
+
+# x, other and out as parts of one array: from either side, all the same, and one against the others.
+OVERLAPS_OF_BOTH = {
+    "by-1": (np.s_[:-2], np.s_[2:], np.s_[1:-1]),
+    "by-many": (np.s_[3000:], np.s_[:-3000], np.s_[1500:-1500]),
+    "same": (np.s_[:], np.s_[:], np.s_[:]),
+    "reversed": (np.s_[:], np.s_[::-1], np.s_[:]),
+}
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS_OF_BOTH)
+@pytest.mark.parametrize("n", [14_500, 400_000], ids=["small", "large"])
+def test_functions_with_out_that_overlaps_both(implementation, worked, overlap, n):
+    """The large arrays are past the size from which threads share the work."""
+    for name in WITH_OTHER:
+        memory = np.random.default_rng(2).standard_normal(n, np.float32)
+        x, other, out = (memory[part] for part in OVERLAPS_OF_BOTH[overlap])
+        twin = memory.copy()
+        twin[OVERLAPS_OF_BOTH[overlap][2]] = worked(name, x, other)
+        with fastdrop.num_threads(3):
+            FUNCTIONS[name](x, other, out=out)
+        same_bits(memory, twin)
+
+
+@matrices
+@functions
+def test_subclasses_stay_what_they_are_in_functions(implementation, worked, dtype, name, tmp_path):
+    values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
+    named = values.view(Named)
+    named.name = "activations"
+    memmap = np.memmap(tmp_path / "x", dtype, "w+", shape=values.shape)
+    fill(memmap, values)
+    function = FUNCTIONS[name]
+    expected = worked(name, values, other)
+    for x in (named, values.view(np.matrix), memmap):
+        for y in (function(x, other), function(x, other, out=x.copy()), function(x, other.view(type(x)))):
+            assert type(y) is type(x)
+            same_bits(np.asarray(y), expected)
+    assert function(named, other).name == "activations"
+    # What goes with x has no say in it.
+    y = function(values, other.view(Named))
+    assert type(y) is np.ndarray
+    same_bits(y, expected)
+
+
+@functions
+def test_masked_arrays_stay_masked_in_functions(implementation, worked, dtype, name):
+    """Of x the mask is kept, and the data beneath is that of any other array."""
+    hidden = np.random.default_rng(0).random((ROWS, COLUMNS)) < 0.5
+    values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
+    y = FUNCTIONS[name](np.ma.MaskedArray(values, hidden), np.ma.MaskedArray(other, ~hidden))
+    assert type(y) is np.ma.MaskedArray
+    same_bits(y.data, worked(name, values, other))
+    np.testing.assert_array_equal(np.ma.getmaskarray(y), hidden)
+
+
+@functions
+def test_what_is_only_read_may_be_read_only(implementation, worked, dtype, name, monkeypatch):
+    x, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
+    bias = bias_for(x)
+    for array in (x, other, bias):
+        array.flags.writeable = False
+    monkeypatch.setitem(globals(), "bias_for", lambda x: bias)
+    expected = worked(name, x, other)
+    same_bits(FUNCTIONS[name](x, other), expected)
+    same_bits(FUNCTIONS[name](x[:, ::-1], other), worked(name, x[:, ::-1], other))
+    for array, is_other in ((x, False), (other, True)):
+        if is_other and name not in WITH_OTHER:
+            continue
+        with pytest.raises(ValueError, match="out is read-only"):
+            FUNCTIONS[name](x, other, out=array)
+
+
+def test_functions_of_arrays_without_dimensions(implementation, worked, dtype):
+    """But for the one whose bias stands along the last of them."""
+    x, other = np.array(3, dtype), np.array(2, dtype)
+    for name in [name for name in FUNCTIONS if name != "bias_dropout_add"]:
+        expected = worked(name, x, other)
+        y = FUNCTIONS[name](x, other)
+        assert isinstance(y, np.ndarray)
+        same_bits(y, expected)
+        out = np.array(9, dtype)
+        assert FUNCTIONS[name](x, other, out=out) is out
+        same_bits(out, expected)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (5, 0, 7), (2**40, 0)])
+def test_functions_of_empty_arrays(implementation, dtype, shape):
+    x, other = np.empty(shape, dtype), np.empty(shape, dtype)
+    for function in FUNCTIONS.values():
+        y = function(x, other)
+        assert (y.shape, y.dtype, y is x) == (shape, dtype, False)
+        assert function(x, other, out=x) is x
+        strided = np.empty((*shape, 2), dtype)[..., 0]
+        assert function(strided, other, out=strided) is strided
+        assert function(x, strided, out=x) is x
+
+
+@functions
+@pytest.mark.parametrize(
+    ("narrow", "wide"), [(np.float16, np.float32), (np.float32, np.float64), (ml_dtypes.bfloat16, np.float32)]
+)
+def test_a_wider_out_of_a_function_holds_the_result_of_the_narrow_dtype(implementation, worked, name, narrow, wide):
+    x, other = (np.random.default_rng(i).standard_normal((ROWS, COLUMNS)).astype(narrow) for i in range(2))
+    expected = worked(name, x, other).astype(wide)
+    for out in (np.empty(x.shape, wide), np.empty((ROWS, 2 * COLUMNS), wide)[:, ::2]):
+        FUNCTIONS[name](x, other, out=out)
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
 
 
 # More elements than 32 bits count, none of which take memory.

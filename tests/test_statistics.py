@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Masks are as random as they say. Keys are fixed, so nothing here passes or fails by luck of the day.
+"""Masks are as random as they say, and normal numbers as normal.
 
-One implementation is enough: the bits are the same for all, which other tests see to. Every bound is at 4 sigma, that
-is a probability of 3.2e-5 on either side, which a few hundred comparisons leave room for.
+Keys are fixed, so nothing here passes or fails by luck of the day. One implementation is enough: the bits are the
+same for all, which other tests see to. Every bound is at 4 sigma, that is a probability of 3.2e-5 on either side, which
+a few hundred comparisons leave room for.
 """
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -16,7 +18,14 @@ FOUR_SIGMA = 3.167e-5  # P(a normal variable is more than 4 sigma above its mean
 
 # Where a chi-square variable is with all but that probability on either side, by degrees of freedom: from
 # scipy.stats.chi2.ppf(FOUR_SIGMA, dof) and .isf(FOUR_SIGMA, dof). What is below the lower one fits too well for chance.
-CHI_SQUARE = {3: (0.00242, 23.51), 15: (2.020, 47.41), 255: (174.47, 355.50), 2048: (1801.9, 2314.1)}
+CHI_SQUARE = {
+    3: (0.00242, 23.51),
+    15: (2.020, 47.41),
+    64: (28.318, 119.55),
+    255: (174.47, 355.50),
+    2048: (1801.9, 2314.1),
+}
+NORMAL = NormalDist()
 
 
 def dropped(n, rate, key, call=0, start=0):
@@ -53,10 +62,11 @@ def assert_binomial(k, n, p):
     assert tail > FOUR_SIGMA, f"{k} of {n} at probability {p}: a tail of {tail:.2g}"
 
 
-def assert_independent(a, b, p):
-    """Two rows of booleans, each true with probability p: all four combinations come as often as they should."""
+def assert_independent(a, b, p, q=None):
+    """Two rows of booleans, true with probability p and q: all four combinations come as often as they should."""
+    q = p if q is None else q
     counts = np.bincount((2 * a.reshape(-1) + b.reshape(-1)).astype(np.int64), minlength=4)
-    expected = a.size * np.array([(1 - p) ** 2, (1 - p) * p, p * (1 - p), p**2])
+    expected = a.size * np.array([(1 - p) * (1 - q), (1 - p) * q, p * (1 - q), p * q])
     chi_square = float(((counts - expected) ** 2 / expected).sum())
     low, high = CHI_SQUARE[3]
     assert low < chi_square < high, f"counts {counts}, expected {expected}"
@@ -229,3 +239,161 @@ def test_each_element_keeps_its_mean_over_many_draws():
     mean = sum(fastdrop.dropout(x, rate, rng=rng) for _ in range(draws)) / draws
     sigma = np.abs(x) * math.sqrt(rate / (1 - rate) / draws)
     assert (np.abs(mean - x) <= 4.5 * sigma).all()  # 501 comparisons: at 4 sigma 3 % of all keys would fail
+
+
+# Normal numbers. Their errors, of 1e-6 relatively, are far below what the numbers of draws here can tell.
+
+
+def normals(n, key, call=0, start=0):
+    return np.asarray(fastdrop.GaussianMask(start + n, 1.0, key=key, call=call, additive=True)[start:])
+
+
+def is_positive(x):
+    return x > 0
+
+
+def is_large(x):
+    """As likely as not, and independent of the sign."""
+    return np.abs(x) > NORMAL.inv_cdf(0.75)
+
+
+def assert_independent_normals(x, y):
+    for of_x in (is_positive, is_large):
+        for of_y in (is_positive, is_large):
+            assert_independent(of_x(x), of_y(y), 0.5)
+    # The sum of so many products is normal.
+    correlation = float(np.sum(x * y, dtype=np.float64)) / math.sqrt(x.size)
+    assert abs(correlation) < 4
+
+
+def assert_equally_often(bins, n):
+    """Each of n values as often as the others."""
+    counts = np.bincount(bins.reshape(-1), minlength=n)
+    expected = bins.size / n
+    low, high = CHI_SQUARE[n - 1]
+    assert low < float(((counts - expected) ** 2).sum() / expected) < high
+
+
+# E x**power, and the variance of x**power.
+MOMENTS = {1: (0, 1), 2: (1, 2), 3: (0, 15), 4: (3, 96), 5: (0, 945), 6: (15, 10395 - 15**2)}
+
+
+@pytest.mark.parametrize("power", MOMENTS)
+@pytest.mark.parametrize("key", [41, 0xFEED000000000000])
+def test_moments_are_those_of_the_normal_law(key, power):
+    n = 1 << 22
+    mean, variance = MOMENTS[power]
+    x = normals(n, key).astype(np.float64)
+    assert abs((x**power).mean() - mean) < 4 * math.sqrt(variance / n)
+
+
+def kolmogorov(t):
+    """The probability that sqrt(n) times the largest distance of n draws from their law is above t, for large n."""
+    return 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * t * t) for k in range(1, 101))
+
+
+def test_the_law_of_kolmogorov_is_the_known_one():
+    """Against the percentiles of any table."""
+    for t, probability in ((0.828, 0.5), (1.224, 0.1), (1.358, 0.05), (1.628, 0.01), (1.949, 0.001)):
+        assert math.isclose(kolmogorov(t), probability, rel_tol=0.005)
+
+
+@pytest.mark.parametrize(("key", "call", "start"), [(42, 0, 0), (43, 2**40 + 1, 0), (44, 0, 2**33 + 5)])
+def test_the_distribution_is_normal_by_kolmogorov_and_smirnov(key, call, start):
+    n = 1 << 19
+    x = np.sort(normals(n, key, call, start))
+    law = np.array([math.erfc(-value * math.sqrt(0.5)) / 2 for value in x.tolist()])
+    below, above = np.arange(n) / n, np.arange(1, n + 1) / n
+    distance = max((law - below).max(), (above - law).max())
+    assert FOUR_SIGMA < kolmogorov(math.sqrt(n) * distance) < 1 - FOUR_SIGMA
+
+
+def test_equal_parts_of_the_law_are_hit_equally_often():
+    edges = [NORMAL.inv_cdf(k / 256) for k in range(1, 256)]
+    assert_equally_often(np.searchsorted(edges, normals(1 << 21, 45)), 256)
+
+
+def test_tails_are_as_heavy_as_they_should_be():
+    """Beyond 5 sigma there are 10 in the mean on either side."""
+    parts, n = 8, 1 << 22
+    counts = dict.fromkeys([-5, -4, -3, 3, 4, 5], 0)
+    for part in range(parts):
+        x = normals(n, 46, start=part * n)
+        for edge in counts:
+            counts[edge] += np.count_nonzero(x > edge if edge > 0 else x < edge)
+    for edge, count in counts.items():
+        assert_binomial(count, parts * n, math.erfc(abs(edge) * math.sqrt(0.5)) / 2)
+
+
+def test_every_place_of_a_unit_is_as_normal():
+    draws = 20_000
+    x = normals(64 * draws, 47).reshape(draws, 64).astype(np.float64)
+    low, high = CHI_SQUARE[64]
+    assert low < float((x.sum(axis=0) ** 2).sum() / draws) < high
+    assert low < float((((x**2).sum(axis=0) - draws) ** 2).sum() / (2 * draws)) < high
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 128, 1024])
+def test_neighbouring_normals_are_independent(lag):
+    """Over pairs that share no element."""
+    pairs = normals((1 << 20) // (2 * lag) * 2 * lag, 48).reshape(-1, 2, lag)
+    assert_independent_normals(pairs[:, 0], pairs[:, 1])
+
+
+def test_the_two_normals_of_a_pair_are_a_point_in_any_direction():
+    """Both coordinates come from the same two words, and they stand 16 places apart.
+
+    exp(-r**2 / 2) is uniform, the angle too, and they are independent of each other. The eighths of the circle and of
+    the quarters, in which the polynomials work, are among the 256 directions.
+    """
+    x, y = normals(1 << 21, 49).reshape(-1, 2, 2, 16).transpose(2, 0, 1, 3).astype(np.float64)
+    uniform = np.exp(-(x**2 + y**2) / 2)
+    turn = np.arctan2(y, x) / (2 * np.pi) % 1
+    assert_equally_often((uniform * 256).astype(np.int64), 256)
+    assert_equally_often((turn * 256).astype(np.int64) % 256, 256)
+    both = (uniform * 16).astype(np.int64) * 16 + (turn * 16).astype(np.int64) % 16
+    assert_equally_often(both, 256)
+    assert_independent_normals(x, y)
+
+
+@pytest.mark.parametrize("bit", range(56))
+def test_normals_of_calls_are_independent(bit):
+    call = 0x5A5A5A5A5A5A5A
+    assert_independent_normals(*(normals(1 << 16, 50, c) for c in (call, call ^ 1 << bit)))
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_normals_of_keys_are_independent(bit):
+    key = 0x0123456789ABCDEF
+    assert_independent_normals(*(normals(1 << 16, k) for k in (key, key ^ 1 << bit)))
+
+
+@pytest.mark.parametrize("power", [16, 31, 32, 34, 36, 38, 40, 50, 62])
+def test_far_normals_are_independent(power):
+    """Where a counter's words begin and end, and an index of 32 bits would wrap."""
+    assert_independent_normals(*(normals(1 << 16, 51, start=start) for start in (0, 1 << power)))
+
+
+@pytest.mark.parametrize("of_normals", [is_positive, is_large], ids=["sign", "size"])
+def test_normals_are_independent_of_the_mask_of_the_same_key_and_call(of_normals):
+    """Of every plane, and of what planes and tails make together."""
+    n, key, call = 1 << 18, 52, 3
+    found = of_normals(normals(n, key, call))
+    upper = sum(
+        np.asarray(fastdrop.DropoutMask(n, k / 256, key=key, call=call)).astype(np.int64) for k in range(1, 256)
+    )
+    for plane in range(8):
+        assert_independent(found, (upper >> 7 - plane & 1).astype(np.bool_), 0.5)
+    for rate in (0.1, 0.3, 0.9):
+        assert_independent(found, dropped(n, rate, key, call), 0.5, probability_of(rate))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_gaussian_dropout_has_the_mean_and_the_variance_of_dropout(rate):
+    """For fixed x: the mean x, and the variance x**2 * rate / (1 - rate)."""
+    x = np.random.default_rng(53).uniform(0.5, 1.5, 1 << 18).astype(np.float32)
+    y = fastdrop.gaussian_dropout(x, rate, rng=54).astype(np.float64)
+    x = x.astype(np.float64)
+    variance = x**2 * rate / (1 - rate)
+    assert abs((y - x).sum()) < 4 * math.sqrt(variance.sum())
+    assert abs(((y - x) ** 2 - variance).sum()) < 4 * math.sqrt(2 * (variance**2).sum())

@@ -9,13 +9,19 @@
  * Requests (KERNEL is a name, or "all" for every one that this machine can run; integers are decimal or 0x...):
  *
  *     philox  KERNEL rounds c0 c1 c2 c3 k0 k1
- *     bits    KERNEL key call threshold start n offset
- *     bools   KERNEL key call threshold start n offset
- *     dropout KERNEL key call threshold start n dtype offset_x offset_y scale stream seed
- *     apply   KERNEL first n dtype offset_x offset_y scale stream seed
+ *     bits    KERNEL key call threshold start n at_y
+ *     bools   KERNEL key call threshold start n at_y
+ *     draw    KERNEL key call threshold start n WORK
+ *     apply   KERNEL first n WORK
+ *     walk    KERNEL PLACES WORK
+ *     keep    KERNEL PLACES at_y seed
  *
- * An offset is the distance, in elements, of an array from an address that is a multiple of 64. Where offset_x is
- * -1, x and y are the same array. Scale may be a hexadecimal float. A request that cannot be read ends the program.
+ * PLACES is "key call threshold offset DIMENSIONS bytes first n": the arguments of fd_walk(), with LENGTHxSTRIDE,...
+ * for the dimensions, or - for none, and with so many bytes of given keep bits, or 0 for drawn ones.
+ *
+ * WORK is "op dtype at_x at_other at_bias at_y period bias_at scale shift fill stream wild seed". An at_... is the
+ * distance, in elements, of an array from an address that is a multiple of 64, or -1 for y itself. Numbers may be
+ * hexadecimal floats. A request that cannot be read ends the program.
  *
  * An answer is "KERNEL checksum" and, for at most 40 elements, the elements as hexadecimal integers (for bits, the
  * bytes). The checksum of elements e[0], e[1], ... is the sum of mix(e[i] + (i + 1) * GOLDEN), modulo 2^64, so it
@@ -29,7 +35,12 @@
  *     2   infinity of any sign
  *     3   zero of any sign
  *
- * The bytes of given keep bits are the low ones of the r of seed + 1.
+ * That is so for the arrays whose bit is set in wild: 1 for x, 2 for other, 4 for the bias. In the others the highest
+ * bit of the exponent is cleared, which leaves numbers below 2, and nothing special but zeros and subnormals. For
+ * IEEE 754 does not say which NaN comes of two, or of infinities of different signs, and machines differ.
+ *
+ * x is made of seed, the bytes of given keep bits are the low ones of the r of seed + 1, other is made of seed + 2 and
+ * the bias of seed + 3. Where x and other are the same array it holds x.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -154,15 +165,31 @@ static void end_array(array a, const char *kernel)
     free(a.memory);
 }
 
-static void fill_elements(array a, fd_dtype dtype, uint64_t seed)
+static uint64_t element(fd_dtype dtype, uint64_t seed, int is_wild, size_t i)
+{
+    const uint64_t sign = dtypes[dtype].sign, exponent = dtypes[dtype].exponent;
+    const uint64_t r = mix(seed + (i + 1) * GOLDEN);
+    const uint64_t special[8] = {r | exponent, r & ~exponent, (r & sign) | exponent, r & sign, r, r, r, r};
+    const uint64_t highest = exponent & ~(exponent >> 1);
+    return special[r >> 61] & ~(is_wild ? 0 : highest);
+}
+
+static void fill_elements(array a, fd_dtype dtype, uint64_t seed, int is_wild)
 {
     const size_t size = dtypes[dtype].size;
-    const uint64_t sign = dtypes[dtype].sign, exponent = dtypes[dtype].exponent;
     for (size_t i = 0; i < a.bytes / size; ++i) {
-        const uint64_t r = mix(seed + (i + 1) * GOLDEN);
-        const uint64_t special[8] = {r | exponent, r & ~exponent, (r & sign) | exponent, r & sign, r, r, r, r};
-        store(a.data + i * size, size, special[r >> 61]);
+        store(a.data + i * size, size, element(dtype, seed, is_wild, i));
     }
+}
+
+static void check_elements(array a, fd_dtype dtype, uint64_t seed, int is_wild, const char *kernel)
+{
+    const array expected = new_array(a.bytes, 1, 0);
+    fill_elements(expected, dtype, seed, is_wild);
+    if (memcmp(a.data, expected.data, a.bytes) != 0) {
+        fail("an input was written", kernel);
+    }
+    end_array(expected, kernel);
 }
 
 static void fill_bits(array a, uint64_t seed)
@@ -190,19 +217,50 @@ static void answer(const char *kernel, const uint8_t *data, size_t n, size_t siz
     putchar('\n');
 }
 
-typedef enum { PHILOX, BITS, BOOLS, DROPOUT, APPLY } operation;
+typedef enum { PHILOX, BITS, BOOLS, DRAW, APPLY, WALK, KEEP } request_kind;
+
+enum { X, OTHER, BIAS, NUM_INPUTS, IN_PLACE = -1 };
+
+static const char *const op_names[FD_NUM_OPS] = {
+    [FD_DROPOUT] = "dropout",
+    [FD_DROPOUT_ADD] = "dropout_add",
+    [FD_BIAS_DROPOUT_ADD] = "bias_dropout_add",
+    [FD_RELU_DROPOUT] = "relu_dropout",
+    [FD_RELU_BACKWARD] = "relu_backward",
+    [FD_ALPHA_DROPOUT] = "alpha_dropout",
+    [FD_ZONEOUT] = "zoneout",
+    [FD_GAUSSIAN_DROPOUT] = "gaussian_dropout",
+    [FD_GAUSSIAN_NOISE] = "gaussian_noise",
+};
+
+static const uint64_t seeds[NUM_INPUTS] = {[X] = 0, [OTHER] = 2, [BIAS] = 3};
+
+static int reads(fd_op op, int input)
+{
+    switch (input) {
+    case X:
+        return 1;
+    case OTHER:
+        return op == FD_DROPOUT_ADD || op == FD_BIAS_DROPOUT_ADD || op == FD_RELU_BACKWARD || op == FD_ZONEOUT;
+    default:
+        return op == FD_BIAS_DROPOUT_ADD;
+    }
+}
 
 typedef struct {
-    operation op;
+    request_kind kind;
     char kernel[16];
     uint32_t counter[4], key[2];
     int rounds;
     fd_draw draw;
-    uint64_t start, seed;
-    size_t n, offset_x, offset_y;
+    fd_places places;
+    uint64_t first, seed;
+    size_t n, at_y;
+    fd_op op;
     fd_dtype dtype;
-    int in_place, stream;
-    double scale;
+    int64_t at[NUM_INPUTS];
+    unsigned wild;
+    fd_operands operands;                /* its numbers */
 } request;
 
 /* Take the next field of the line that strtok holds. */
@@ -226,31 +284,95 @@ static uint64_t next_integer(void)
     return value;
 }
 
+static double next_number(void)
+{
+    return strtod(next_field(), NULL);
+}
+
+static fd_op next_op(void)
+{
+    const char *const field = next_field();
+    int op = 0;
+    while (strcmp(field, op_names[op]) != 0) {
+        if (++op == FD_NUM_OPS) {
+            fail("unknown operation", field);
+        }
+    }
+    return (fd_op)op;
+}
+
 static fd_dtype next_dtype(void)
 {
     const char *const field = next_field();
-    for (int i = 0; i < FD_NUM_DTYPES; ++i) {
-        if (strcmp(field, dtypes[i].name) == 0) {
-            return (fd_dtype)i;
+    int dtype = 0;
+    while (strcmp(field, dtypes[dtype].name) != 0) {
+        if (++dtype == FD_NUM_DTYPES) {
+            fail("unknown dtype", field);
         }
     }
-    fail("unknown dtype", field);
-    return FD_NUM_DTYPES;
+    return (fd_dtype)dtype;
+}
+
+static void read_draw(request *r)
+{
+    r->draw.key = next_integer();
+    r->draw.call = next_integer();
+    r->draw.threshold = next_integer();
+}
+
+static void read_places(request *r)
+{
+    read_draw(r);
+    r->places.offset = (int64_t)next_integer();
+    const char *field = next_field();
+    while (*field != '-' && *field != '\0') {
+        char *end;
+        if (r->places.ndim == FD_MAX_DIMS) {
+            fail("too many dimensions", field);
+        }
+        r->places.shape[r->places.ndim] = strtoll(field, &end, 10);
+        if (*end != 'x') {
+            fail("not a dimension", field);
+        }
+        r->places.stride[r->places.ndim++] = strtoll(end + 1, &end, 10);
+        field = *end == ',' ? end + 1 : end;
+    }
+    r->places.bytes = (size_t)next_integer();
+    r->first = next_integer();
+    r->n = (size_t)next_integer();
+}
+
+static void read_work(request *r)
+{
+    r->op = next_op();
+    r->dtype = next_dtype();
+    for (int i = 0; i < NUM_INPUTS; ++i) {
+        r->at[i] = (int64_t)next_integer();
+    }
+    r->at_y = (size_t)next_integer();
+    r->operands.period = (size_t)next_integer();
+    r->operands.bias_at = (size_t)next_integer();
+    r->operands.scale = next_number();
+    r->operands.shift = next_number();
+    r->operands.fill = next_number();
+    r->operands.stream = (int)next_integer();
+    r->wild = (unsigned)next_integer();
+    r->seed = next_integer();
 }
 
 static request read_request(char *line)
 {
-    static const char *const operations[] = {"philox", "bits", "bools", "dropout", "apply"};
-    const char *const op = strtok(line, " \n");
+    static const char *const kinds[] = {"philox", "bits", "bools", "draw", "apply", "walk", "keep"};
+    const char *const kind = strtok(line, " \n");
     request r = {0};
-    while (op == NULL || strcmp(op, operations[r.op]) != 0) {
-        if (op == NULL || r.op == APPLY) {
-            fail("unknown operation", op ? op : "empty line");
+    while (kind == NULL || strcmp(kind, kinds[r.kind]) != 0) {
+        if (kind == NULL || r.kind == KEEP) {
+            fail("unknown request", kind ? kind : "empty line");
         }
-        r.op = (operation)(r.op + 1);
+        r.kind = (request_kind)(r.kind + 1);
     }
     snprintf(r.kernel, sizeof r.kernel, "%s", next_field());
-    if (r.op == PHILOX) {
+    if (r.kind == PHILOX) {
         r.rounds = (int)next_integer();
         for (int i = 0; i < 4; ++i) {
             r.counter[i] = (uint32_t)next_integer();
@@ -259,73 +381,108 @@ static request read_request(char *line)
         r.key[1] = (uint32_t)next_integer();
         return r;
     }
-    if (r.op != APPLY) {
-        r.draw.key = next_integer();
-        r.draw.call = next_integer();
-        r.draw.threshold = next_integer();
+    if (r.kind == WALK || r.kind == KEEP) {
+        read_places(&r);
+    } else {
+        if (r.kind != APPLY) {
+            read_draw(&r);
+        }
+        r.first = next_integer();
+        r.n = (size_t)next_integer();
     }
-    r.start = next_integer();
-    r.n = (size_t)next_integer();
-    if (r.op == BITS || r.op == BOOLS) {
-        r.offset_y = (size_t)next_integer();
-        return r;
+    if (r.kind == DRAW || r.kind == APPLY || r.kind == WALK) {
+        read_work(&r);
+    } else {
+        r.at_y = (size_t)next_integer();
+        r.seed = r.kind == KEEP ? next_integer() : 0;
     }
-    r.dtype = next_dtype();
-    const uint64_t offset_x = next_integer();
-    r.in_place = offset_x == UINT64_MAX;
-    r.offset_x = r.in_place ? 0 : (size_t)offset_x;
-    r.offset_y = (size_t)next_integer();
-    r.scale = strtod(next_field(), NULL);
-    r.stream = (int)next_integer();
-    r.seed = next_integer();
     return r;
+}
+
+/* The given keep bits; an array of no bytes where there are none. */
+static array new_bits(const request *r)
+{
+    const array bits = new_array(r->kind == APPLY ? (size_t)(r->first + r->n + 7) / 8 : r->places.bytes, 1, 0);
+    fill_bits(bits, r->seed);
+    return bits;
+}
+
+static fd_job job_of(const fd_kernels *k, const request *r, array bits)
+{
+    fd_job job = {k, r->draw, r->places, r->op, r->dtype};
+    job.places.bits = bits.bytes > 0 ? bits.data : NULL;
+    return job;
 }
 
 static void draw_mask(const fd_kernels *k, const request *r)
 {
-    const size_t n = r->op == BITS ? (r->n + 7) / 8 : r->n;
-    const array y = new_array(n, 1, r->offset_y);
-    (r->op == BITS ? k->keep_bits : k->keep_bools)(&r->draw, r->start, r->n, y.data);
+    const size_t n = r->kind == BITS ? (r->n + 7) / 8 : r->n;
+    const array y = new_array(n, 1, r->at_y), bits = new_bits(r);
+    if (r->kind == KEEP) {
+        const fd_job job = job_of(k, r, bits);
+        fd_walk_keep(&job, (int64_t)r->first, r->n, y.data);
+    } else {
+        (r->kind == BITS ? k->keep_bits : k->keep_bools)(&r->draw, r->first, r->n, y.data);
+    }
     answer(k->name, y.data, n, 1);
+    end_array(bits, k->name);
     end_array(y, k->name);
 }
 
-static void scale_elements(const fd_kernels *k, const request *r)
+static void operate(const fd_kernels *k, const request *r)
 {
     const size_t size = dtypes[r->dtype].size;
-    const array y = new_array(r->n, size, r->offset_y);
-    const array x = r->in_place ? y : new_array(r->n, size, r->offset_x);
-    fill_elements(x, r->dtype, r->seed);
-    const uint64_t before = checksum(x.data, r->n, size);
-    const fd_operands operands = {.x = x.data, .y = y.data, .scale = r->scale, .stream = r->stream};
-    if (r->op == DROPOUT) {
-        k->draw[FD_DROPOUT][r->dtype](&r->draw, r->start, r->n, &operands);
+    const array y = new_array(r->n, size, r->at_y), bits = new_bits(r);
+    array inputs[NUM_INPUTS] = {0};
+    for (int i = NUM_INPUTS - 1; i >= 0; --i) {
+        if (reads(r->op, i)) {
+            const size_t n = i == BIAS ? r->operands.period : r->n;
+            inputs[i] = r->at[i] == IN_PLACE ? y : new_array(n, size, (size_t)r->at[i]);
+            fill_elements(inputs[i], r->dtype, r->seed + seeds[i], r->wild >> i & 1);
+        }
+    }
+    fd_operands o = r->operands;
+    o.x = inputs[X].data;
+    o.other = inputs[OTHER].data;
+    o.bias = inputs[BIAS].data;
+    o.y = y.data;
+    if (r->kind == WALK) {
+        const fd_job job = job_of(k, r, bits);
+        fd_walk(&job, (int64_t)r->first, r->n, &o);
+    } else if (r->kind == DRAW) {
+        k->draw[r->op][r->dtype](&r->draw, r->first, r->n, &o);
+    } else if (k->apply[r->op][r->dtype] != NULL) {
+        k->apply[r->op][r->dtype](bits.data, r->first, r->n, &o);
     } else {
-        const array bits = new_array((size_t)(r->start + r->n + 7) / 8, 1, 0);
-        fill_bits(bits, r->seed);
-        k->apply[FD_DROPOUT][r->dtype](bits.data, r->start, r->n, &operands);
-        end_array(bits, k->name);
+        fail("takes no keep bits", op_names[r->op]);
     }
     answer(k->name, y.data, r->n, size);
-    if (!r->in_place) {
-        if (checksum(x.data, r->n, size) != before) {
-            fail("x was written", k->name);
+    for (int i = 0; i < NUM_INPUTS; ++i) {
+        if (inputs[i].data != NULL && inputs[i].data != y.data) {
+            check_elements(inputs[i], r->dtype, r->seed + seeds[i], r->wild >> i & 1, k->name);
+            end_array(inputs[i], k->name);
         }
-        end_array(x, k->name);
     }
+    end_array(bits, k->name);
     end_array(y, k->name);
 }
 
 static void run_request(const fd_kernels *k, const request *r)
 {
-    if (r->op == PHILOX) {
+    switch (r->kind) {
+    case PHILOX: {
         uint32_t result[4];
         k->philox(r->counter, r->key, r->rounds, result);
         answer(k->name, (const uint8_t *)result, 4, 4);
-    } else if (r->op == BITS || r->op == BOOLS) {
+        break;
+    }
+    case BITS:
+    case BOOLS:
+    case KEEP:
         draw_mask(k, r);
-    } else {
-        scale_elements(k, r);
+        break;
+    default:
+        operate(k, r);
     }
 }
 
@@ -364,7 +521,7 @@ typedef struct {
     uint64_t found;
 } worker;
 
-enum { THREAD_ELEMENTS = 5000, THREAD_ROUNDS = 3 };
+enum { THREAD_ELEMENTS = 2500, THREAD_PERIOD = 100, THREAD_ROUNDS = 2 };
 
 /* One number for all that the core answers: names, support, masks, elements of every kernel. */
 static void *use_everything(void *argument)
@@ -387,13 +544,22 @@ static void *use_everything(void *argument)
             w->found = mix(w->found + checksum(bits.data, bits.bytes, 1));
             for (int dtype = 0; dtype < FD_NUM_DTYPES; ++dtype) {
                 const size_t size = dtypes[dtype].size;
-                const array a = new_array(THREAD_ELEMENTS, size, 0);
-                fill_elements(a, (fd_dtype)dtype, 1);
-                const fd_operands o = {.x = a.data, .y = a.data, .scale = 1.25, .stream = round % 2};
-                k->draw[FD_DROPOUT][dtype](&draw, 3, THREAD_ELEMENTS, &o);
-                k->apply[FD_DROPOUT][dtype](bits.data, 0, THREAD_ELEMENTS, &o);
-                w->found = mix(w->found + checksum(a.data, THREAD_ELEMENTS, size));
+                const array a = new_array(THREAD_ELEMENTS, size, 0), bias = new_array(THREAD_PERIOD, size, 0);
+                fill_elements(a, (fd_dtype)dtype, 1, 0);
+                fill_elements(bias, (fd_dtype)dtype, 2, 0);
+                fd_operands o = {.x = a.data, .other = a.data, .bias = bias.data, .y = a.data};
+                o.period = THREAD_PERIOD;
+                o.scale = 1.25;
+                o.stream = round % 2;
+                for (int op = 0; op < FD_NUM_OPS; ++op) {
+                    k->draw[op][dtype](&draw, 3, THREAD_ELEMENTS, &o);
+                    if (k->apply[op][dtype] != NULL) {
+                        k->apply[op][dtype](bits.data, 0, THREAD_ELEMENTS, &o);
+                    }
+                    w->found = mix(w->found + checksum(a.data, THREAD_ELEMENTS, size));
+                }
                 end_array(a, k->name);
+                end_array(bias, k->name);
             }
             end_array(bits, k->name);
         }
