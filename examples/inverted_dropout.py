@@ -8,19 +8,22 @@ dropout of keep_prob 0.86 on both hidden layers:
     not scaled   what is kept stays as it is, and nothing is corrected at prediction either
     none         no dropout
 
-The default run makes three times 30,000 steps and takes about 6 seconds.
+The default run makes 30,000 steps with each, on points of two overlapping half moons, and takes about 6 seconds.
 
-A well-known course exercise has this net, and tables with its results are found in many places. There a net with "those
-masks, scaled" ends at a cost of 0.061. To print that table, give the exercise's data file and its masks:
+A well-known course exercise has this net, and a table of its results is found in many places, in which dropout, scaled,
+ends at a cost of 0.061. With the exercise's data file and its masks this script prints the same table:
 
     python examples/inverted_dropout.py --data data.mat --frozen
 
-What such a table shows is not dropout. The exercise seeds its generator anew inside the forward pass, so all 30,000
-steps have the same two masks: each point is seen without the same units from beginning to end, and the net learns the
-points with their holes. Masks that are fresh at each step, which is the default here, cost 0.17 to 0.22 on the same
-data. With them scaling hardly moves the accuracy on this task: a test point counts as right by the sign of a number,
-and that seldom depends on whether all hidden units are 1 / 0.86 times as large as in training. What depends on it is
-how sure the net is of its answers, which the cost of the test points shows.
+What that table shows is not dropout. The exercise seeds its generator anew inside the forward pass, so all 30,000 steps
+have the same two masks: each point is seen without the same units from beginning to end, and the net learns the points
+with their holes. On the same data the cost of step 10,000 is 0.14 to 0.22 where masks are fresh at each step, as they
+are here without --frozen.
+
+With fresh masks, scaling hardly moves the accuracy on this task. In 16 runs, on both kinds of points, the accuracies
+with and without it differed by 0.0001 on average, and by up to 0.0125 in either direction. A test point is right or not
+by the sign of one number, which seldom changes when all hidden units are 1 / 0.86 times as large as in training. What
+does change is how sure the net is of its answers: in 14 of the 16 runs the test points cost less with scaling.
 """
 
 from __future__ import annotations

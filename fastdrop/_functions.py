@@ -398,7 +398,7 @@ def dropconnect(
            [4., 0., 0.]])
     """
     weights = _arguments.operand(weights, out, "weights")
-    return _dropout_along(0, 0, weights, rate, keep_prob, training, rng, out, return_mask)
+    return dropout(weights, rate, keep_prob=keep_prob, training=training, rng=rng, out=out, return_mask=return_mask)
 
 
 @overload

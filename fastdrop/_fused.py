@@ -433,4 +433,6 @@ def _repeated_bias(bias, x):
         raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {bias.shape}")
     _arguments.same_dtype(bias, x, "bias", "x")
     times = -(-MIN_BIAS // max(len(bias), 1))
-    return np.tile(bias.astype(bias.dtype.newbyteorder("="), copy=False), times)
+    repeated = np.empty((times, len(bias)), bias.dtype.newbyteorder("="))
+    repeated[...] = bias
+    return repeated.reshape(-1)

@@ -267,6 +267,9 @@ BAD_FOR_SOME = {
         case(
             "residual of another shape", {"residual": np.ones((9, 5), "f4")}, ValueError, "residual", "of x, (7", "(9"
         ),
+        case(
+            "residual turned", {"residual": np.ones((9, 5, 7), "f4")}, ValueError, "residual", "of x, (7", "(9, 5, 7)"
+        ),
         case("residual a number", {"residual": 1.0}, ValueError, "residual must have the shape of x", "got ()"),
         case("residual to broadcast", {"residual": np.ones((1, 5, 9), "f4")}, ValueError, "residual", "got (1, 5, 9)"),
         case(
@@ -297,6 +300,7 @@ BAD_FOR_SOME = {
         case(
             "old of another shape", {"old": np.ones((9, 5), "f4")}, ValueError, "old", "shape of new, (7", "got (9, 5)"
         ),
+        case("old turned", {"old": np.ones((9, 5, 7), "f4")}, ValueError, "old", "shape of new, (7", "got (9, 5, 7)"),
         case("old of another dtype", {"old": np.ones((7, 5, 9))}, TypeError, "old", "of new, float32", "got float64"),
         case("old of int", {"old": np.ones((7, 5, 9), int)}, TypeError, "old must", FLOATS, "int64"),
         case("old None", {"old": None}, TypeError, "old must be an array", FLOATS, "got None"),

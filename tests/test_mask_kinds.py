@@ -155,6 +155,9 @@ def test_an_alpha_mask_from_an_array_is_alpha_dropout_by_it(implementation):
     replay = AlphaMask.from_array(np.asarray(drawn), 0.4)
     np.testing.assert_array_equal(replay.apply(x), drawn.apply(x))
     np.testing.assert_array_equal(replay.backward(x), drawn.backward(x))
+    np.testing.assert_allclose(  # to the digits that are given here
+        AlphaMask.from_array([True, False], 0).apply(np.array([3.0, 3.0])), [3, -1.7580993408473766], rtol=1e-15
+    )
     assert AlphaMask.from_array(KEEP, 0.4).scale == drawn.scale != DropoutMask(SHAPE, 0.4, key=1).scale
 
 
