@@ -226,7 +226,8 @@ class Mark:
             return f"not measured: {self.missing}"
         if self.met:
             return "met"
-        return f"missed by {abs(self.value / self.target - 1):.1%}".replace("%", " %")
+        percent = 100 * abs(self.value / self.target - 1)
+        return f"missed by {percent:.{1 if percent < 10 else 0}f} %"
 
 
 def marks_and_groups() -> tuple[list[Mark], dict[str, Group]]:
