@@ -13,6 +13,13 @@ classes than in the other. There are 128 sequences to learn from, and 15 in a hu
 a net that learns them by heart is worse for it. A second task is real: the handwritten digits of scikit-learn, read row
 by row, with 200 of the 1797 images to learn from and the others for the test.
 
+The default run takes three and a half minutes on one core, most of it for the made-up sequences. (On a machine that is
+busy with other things set OPENBLAS_NUM_THREADS=1.) This is what it gives with seed 0, and another seed may give another
+order. After 40 epochs the net without dropout knows all wrong labels and gets 82 % of the test right; with all three
+dropouts it gives a quarter of them and gets 92 % right. But without dropout and stopped after 12 epochs it gets 97 %.
+Of the digits ``dropout`` alone gets 93 % right, and no dropout 87 %, stopped early or not; all three together get no
+further than that in 100 epochs, because they make learning slow.
+
 Back-propagation through time is in nets.py. ``--check-gradients`` compares it with finite differences, on a net of full
 size with all three dropouts, whose masks are held.
 """
@@ -205,7 +212,7 @@ class Scores(NamedTuple):
 
     epoch: int
     train_loss: float
-    learned_by_heart: float  # the share of the wrong labels that it gives; NaN where there are none
+    wrong_given: float  # the share of the wrong labels that it gives; NaN where there are none
     test_loss: float
     test_accuracy: float
 
@@ -224,9 +231,9 @@ def scores(net: Classifier, task: Task, epoch: int) -> Scores:
         (z.argmax(axis=1) if z.shape[1] > 1 else z[:, 0] > 0.0) == y
         for z, y in ((of_train, task.train_y), (of_test, task.test_y))
     )
-    by_heart = float(is_hit[task.is_wrong].mean()) if task.is_wrong.any() else np.nan
+    wrong_given = float(is_hit[task.is_wrong].mean()) if task.is_wrong.any() else np.nan
     train_loss, test_loss = net.loss(of_train, task.train_y)[0], net.loss(of_test, task.test_y)[0]
-    return Scores(epoch, train_loss, by_heart, test_loss, float(is_right.mean()))
+    return Scores(epoch, train_loss, wrong_given, test_loss, float(is_right.mean()))
 
 
 def fit(
@@ -271,12 +278,12 @@ VARIANTS = {
 def report(histories: dict[str, list[Scores]], task: Task) -> str:
     """A line for each net with its last scores, and what the figures can tell."""
     has_wrong = bool(task.is_wrong.any())
-    heads = ["train loss", *(["wrong labels learned"] if has_wrong else []), "test loss", "test accuracy"]
+    heads = ["train loss", *(["wrong labels given"] if has_wrong else []), "test loss", "test accuracy"]
     lines = [f"{'':<22}" + "".join(f"{head:>22}" for head in heads) + f"{'lowest test loss':>22}"]
     for name, history in histories.items():
         last, best = history[-1], min(history, key=lambda scores: scores.test_loss)
-        by_heart = [f"{last.learned_by_heart:.0%}"] if has_wrong else []
-        cells = [f"{last.train_loss:.3f}", *by_heart, f"{last.test_loss:.3f}", f"{last.test_accuracy:.3f}"]
+        wrong_given = [f"{last.wrong_given:.0%}"] if has_wrong else []
+        cells = [f"{last.train_loss:.3f}", *wrong_given, f"{last.test_loss:.3f}", f"{last.test_accuracy:.3f}"]
         at = f"{best.test_loss:.3f} ({best.epoch})"
         lines.append(f"{name:<22}" + "".join(f"{cell:>22}" for cell in cells) + f"{at:>22}")
 
@@ -301,16 +308,16 @@ def plot(results: dict[str, dict[str, list[Scores]]], path: Path | None) -> None
         pyplot.switch_backend("agg")  # which needs no display
     figure, rows = pyplot.subplots(2, 2, figsize=(12, 8), layout="constrained")
     for (title, histories), axes in zip(results.items(), rows, strict=True):
-        of_words = not np.isnan(histories["no dropout"][0].learned_by_heart)
-        second = "learned_by_heart" if of_words else "test_accuracy"
-        names = {"learned_by_heart": "share of the wrong labels learned", "test_accuracy": "test accuracy"}
+        of_words = not np.isnan(histories["no dropout"][0].wrong_given)
+        second = "wrong_given" if of_words else "test_accuracy"
+        names = {"wrong_given": "share of the wrong labels given (by a guess: 0.5)", "test_accuracy": "test accuracy"}
         for name, history in histories.items():
             epochs = [scores.epoch for scores in history]
             axes[0].plot(epochs, [scores.test_loss for scores in history], label=name)
             axes[1].plot(epochs, [getattr(scores, second) for scores in history], label=name)
         axes[0].set(title=f"{title}: test loss", xlabel="epoch", ylim=(0.0, None))
         axes[1].set(title=f"{title}: {names[second]}", xlabel="epoch")
-        axes[0].legend()
+    figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(VARIANTS))
     if path is None:
         pyplot.show()
     else:
@@ -364,10 +371,9 @@ def main() -> None:
         time, n = task.train_x.shape[:2]
         print(f"{title}: {n} sequences of {time} steps, {task.is_wrong.sum() or 'none'} with a wrong label\n")
         print(f"{report(results[title], task)}\n")
-    print(
-        "Each line is one net; all begin with the same weights. With another --seed lines that are close change places."
-    )
-    print("The lowest test loss is known only because the test was looked at; it says what stopping early could gain.")
+    print("Each line is one net; all begin with the same weights. With another --seed close lines change places.")
+    print("A net that knows the wrong labels by heart gives all of them; one that guesses gives half.")
+    print("The lowest test loss (in brackets its epoch) is what stopping early gains at best: the test was looked at.")
     plot(results, arguments.plot)
 
 
