@@ -66,10 +66,10 @@ static void advance_along(const fd_places *p, cursor *c, int d, size_t n)
 {
     c->at[d] += (int64_t)n;
     c->index += (int64_t)n * p->stride[d];
-    for (; d > 0 && c->at[d] == p->shape[d]; --d) {
-        c->index += p->stride[d - 1] - c->at[d] * p->stride[d];
-        c->at[d] = 0;
-        ++c->at[d - 1];
+    for (int outer = d - 1; outer >= 0 && c->at[outer + 1] == p->shape[outer + 1]; --outer) {
+        c->index += p->stride[outer] - c->at[outer + 1] * p->stride[outer + 1];
+        c->at[outer + 1] = 0;
+        ++c->at[outer];
     }
 }
 
