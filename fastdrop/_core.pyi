@@ -33,6 +33,11 @@ class Kernels:
         stream: bool = False,
         chunks: Chunks | None = None,
         from_front: bool = False,
+        op: int = 0,
+        other: np.ndarray[Any, Any] | None = None,
+        bias: np.ndarray[Any, Any] | None = None,
+        shift: float = 0.0,
+        fill: float = 0.0,
     ) -> None: ...
     def keep(
         self,

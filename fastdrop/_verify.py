@@ -19,6 +19,8 @@ import numpy as np
 
 import fastdrop
 from fastdrop import _reference
+from fastdrop._masks import alpha_numbers
+from fastdrop._operations import Operation
 
 # rounds, counter, key, words: published with Random123 (D. E. Shaw Research), tests/kat_vectors.
 PHILOX = (
@@ -42,6 +44,18 @@ STREAM = (
         256,
         0.1,
         "7fffb7ffff7bbffddefffffaffffaff4bfffffeffef7dfff7bebff7ffdfda7ff",
+    ),
+)
+
+# key, call, start, bits of normal numbers: from tests/vectors/normals_v1.json, made by a program of its own too. The
+# last ones pass 2**34 in the element index, which is 2**32 in that of the block.
+NORMALS = (
+    (0, 0, 0, "3f213af2 bfe73d87 beb54d6d 3ec82ad3 bfab1ffd bf87e968 3f48eafc be38cb1a"),
+    (
+        0xDEADBEEFCAFEF00D,
+        4294967301,
+        17179869180,
+        "bf2656a4 401198ec 3f0a7e67 3f0f6696 3ec31c60 3e7b1710 be98a90d bf19be5d",
     ),
 )
 
@@ -82,6 +96,29 @@ class Progress:
             self._next = 0.0
 
 
+# What runs an operation: the public functions, and the masks that have it.
+FUNCTIONS = {
+    Operation.DROPOUT: "dropout",
+    Operation.DROPOUT_ADD: "dropout_add",
+    Operation.BIAS_DROPOUT_ADD: "bias_dropout_add",
+    Operation.RELU_DROPOUT: "relu_dropout",
+    Operation.RELU_BACKWARD: "relu_dropout_backward",
+    Operation.ALPHA_DROPOUT: "alpha_dropout",
+    Operation.ZONEOUT: "zoneout",
+    Operation.GAUSSIAN_DROPOUT: "gaussian_dropout",
+    Operation.GAUSSIAN_NOISE: "gaussian_noise",
+}
+MASKS: dict[Operation, Any] = {
+    Operation.DROPOUT: fastdrop.DropoutMask,
+    Operation.ALPHA_DROPOUT: fastdrop.AlphaMask,
+    Operation.GAUSSIAN_DROPOUT: fastdrop.GaussianMask,
+    Operation.GAUSSIAN_NOISE: fastdrop.GaussianMask,
+}
+ADDING = (Operation.DROPOUT_ADD, Operation.BIAS_DROPOUT_ADD)
+WITH_OTHER = (*ADDING, Operation.RELU_BACKWARD, Operation.ZONEOUT)
+NORMAL = (Operation.GAUSSIAN_DROPOUT, Operation.GAUSSIAN_NOISE)
+
+
 @dataclass
 class Result:
     """What was found about one implementation."""
@@ -117,7 +154,10 @@ class Case:
     """All about one comparison. ``margins`` are the elements of the mask before and after the part that is used."""
 
     what: str
+    op: Operation
     x: Layout
+    other: Layout | None
+    period: int  # of the bias, 0 without one
     out: str | Layout
     rate: float
     key: int
@@ -132,23 +172,37 @@ class Case:
 
     def __str__(self) -> str:
         lines = [self._call(), f"x: {self.x}, {'random bits' if self.random_bits else 'normal numbers'}"]
-        if self.what in ("dropout", "mask.apply", "parts"):
+        if self.what in ("function", "mask.apply", "parts"):
             lines.append(f"out: {self.out}")
+        if self.other is not None:
+            lines.append(f"other: {self.other}")
+        if self.period > 0:
+            lines.append(f"bias: {self.period} elements")
         return "\n".join(lines)
 
     def _call(self) -> str:
-        draw = f"rate={self.rate!r}, key={self.key:#x}, call={self.call}"
-        if self.what == "dropout":
+        draw = f"key={self.key:#x}, call={self.call}"
+        if self.what == "function":
+            operands = ["x", *["bias"] * (self.period > 0), *["other"] * (self.other is not None)]
             shared = "" if self.noise_shape is None else f"noise_shape={self.noise_shape}, "
-            return f"dropout(x, out=out, {shared}{draw}), num_threads({self.threads})"
+            arguments = f"{', '.join(operands)}, {self._amount()}, out=out, {shared}{draw}"
+            return f"{FUNCTIONS[self.op]}({arguments}), num_threads({self.threads})"
         if self.what == "parts":
-            return f"Kernels.apply(x, out) in parts at {self.cuts}, offset={self.index}, stream={self.stream}, {draw}"
+            return (
+                f"Kernels.apply(x, out, op={self.op.name}) in parts at {self.cuts}, offset={self.index}, "
+                f"stream={self.stream}, rate={self.rate!r}, {draw}"
+            )
         shape, noise = self.mask_shapes()
         part = ", ".join(f"{low}:{low + n}" for (low, _), n in zip(self.margins, self.x.shape, strict=True))
         use = {"mask.apply": "mask.apply(x, out)", "keep": "np.asarray(mask)", "packbits": "mask.packbits()"}[self.what]
         index = f"{self.index}{', ' if part else ''}{part}"
-        mask = f"DropoutMask({shape}, {draw}, noise_shape={noise})[{index}]"
+        last = f"additive={self.op == Operation.GAUSSIAN_NOISE}" if self.op in NORMAL else f"noise_shape={noise}"
+        mask = f"{MASKS[self.op].__name__}({shape}, {self._amount()}, {draw}, {last})[{index}]"
         return f"{use}, num_threads({self.threads})\nmask: {mask}"
+
+    def _amount(self) -> str:
+        is_stddev = self.op == Operation.GAUSSIAN_NOISE or (self.what == "mask.apply" and self.op in NORMAL)
+        return f"stddev={_numbers(self)[0]!r}" if is_stddev else f"rate={self.rate!r}"
 
     def mask_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shape and noise_shape of the whole mask, of which the last along the first axis is used."""
@@ -201,7 +255,10 @@ def verify(
     """
     results = [Result(name) for name in fastdrop._kernel_names()]
     for result in results:
-        _check_known_answers(result)
+        try:
+            _check_known_answers(result)
+        except Exception as error:  # whatever a broken implementation may raise is a finding
+            result.difference = f"known answers: raised {type(error).__name__}: {error}"
     began = time.monotonic()
     number = 0
     while any(result.difference is None for result in results):
@@ -237,6 +294,17 @@ def _check_known_answers(result: Result) -> None:
                 f"start={start}, n={n}, rate={rate}\ngot     {bits.tobytes().hex()}\nmust be {expected}"
             )
             return
+    for draw_key, call, start, expected in NORMALS:
+        normals = np.full(len(expected.split()), -0.0, np.float32)  # to which anything can be added without a change
+        kernels.apply(normals, normals, 0, normals.size, draw_key, call, 0, 1.0, start, op=Operation.GAUSSIAN_NOISE)
+        result.known_answers += 1
+        got = " ".join(f"{bits:08x}" for bits in normals.view(np.uint32))
+        if got != expected:
+            result.difference = (
+                f"known answer of normal numbers (tests/vectors/normals_v1.json): key={draw_key:#x}, call={call}, "
+                f"start={start}\ngot     {got}\nmust be {expected}"
+            )
+            return
 
 
 def _threshold(rate: float) -> int:
@@ -244,8 +312,19 @@ def _threshold(rate: float) -> int:
     return round(rate * 2.0**32)
 
 
-def _scale(rate: float) -> float:
-    return 1.0 / (1.0 - rate) if rate < 1.0 else 0.0
+def _numbers(case: Case) -> tuple[float, float, float]:
+    """Scale, shift and fill of its operation."""
+    rate = case.rate
+    match case.op:
+        case Operation.ALPHA_DROPOUT:
+            return alpha_numbers(rate)
+        case Operation.GAUSSIAN_DROPOUT:
+            return math.sqrt(rate / (1.0 - rate)), 0.0, 0.0
+        case Operation.GAUSSIAN_NOISE:
+            return rate, 0.0, 0.0
+        case Operation.ZONEOUT:
+            return 1.0, 0.0, 0.0
+    return (1.0 / (1.0 - rate) if rate < 1.0 else 0.0), 0.0, 0.0
 
 
 def _words(text: str) -> tuple[int, ...]:
@@ -267,7 +346,7 @@ def _check_case(results: list[Result], seed: int, number: int) -> None:
         result.comparisons += 1
         try:
             fault = _fault(case, values, expected, result.name)
-        except Exception as error:  # whatever a broken implementation may raise is a finding
+        except Exception as error:
             fault = f"raised {type(error).__name__}: {error}"
         if fault is not None:
             repeat = f"python -m fastdrop verify --seed {seed} --cases {number + 1}"
@@ -276,22 +355,33 @@ def _check_case(results: list[Result], seed: int, number: int) -> None:
 
 def make_case(rng: np.random.Generator) -> Case:
     """A random case."""
-    what = str(rng.choice(["dropout", "mask.apply", "parts", "keep", "packbits"], p=[0.3, 0.3, 0.2, 0.1, 0.1]))
+    what = str(rng.choice(["function", "mask.apply", "parts", "keep", "packbits"], p=[0.35, 0.25, 0.25, 0.1, 0.05]))
     dtype = dtypes()[rng.integers(len(dtypes()))]
     shape = _shape(rng)
     size = math.prod(shape)
     ndim = len(shape)
+    op = Operation.DROPOUT
+    if what in ("function", "parts") and rng.random() < 0.8:
+        op = Operation(int(rng.integers(len(Operation))))
+    elif what == "mask.apply" and rng.random() < 0.5:
+        op = list(MASKS)[rng.integers(len(MASKS))]
+    if op == Operation.BIAS_DROPOUT_ADD and ndim == 0:
+        op = Operation.DROPOUT_ADD
+    period = 0
+    if op == Operation.BIAS_DROPOUT_ADD:
+        period = shape[-1] if what == "function" else int(rng.integers(32, 3000))
     margins = tuple((0, 0) for _ in shape)
     noise_shape = None
-    if what not in ("dropout", "parts") and rng.random() < 0.4 and size < 100_000:
+    if what not in ("function", "parts") and rng.random() < 0.4 and size < 100_000:
         margins = tuple((int(low), int(high)) for low, high in rng.integers(0, 4, (ndim, 2)))
-    if what != "parts" and rng.random() < 0.2:
+    has_noise_shape = op == Operation.DROPOUT or (op == Operation.ALPHA_DROPOUT and what == "mask.apply")
+    if what != "parts" and has_noise_shape and rng.random() < 0.2:
         whole = (low + n + high for n, (low, high) in zip(shape, margins, strict=True))
         noise_shape = tuple(n if rng.random() < 0.5 else 1 for n in whole)
     start = (0, 0, 1 << 32, 1 << 40)[rng.integers(4)] + int(rng.integers(-5000, 5000))
     start = max(start, 0)
     drawn = math.prod(n + low + high for n, (low, high) in zip(shape, margins, strict=True))
-    kind = rng.choice(["new", "x", "array", "wider", "overlapping"], p=[0.3, 0.2, 0.35, 0.1, 0.05])
+    kind = rng.choice(["new", "x", "other", "array", "wider", "overlapping"], p=[0.3, 0.15, 0.1, 0.3, 0.1, 0.05])
     out: str | Layout
     if what == "parts" and kind in ("new", "overlapping"):
         kind = "array"  # those that call the kernels see to both
@@ -301,6 +391,8 @@ def make_case(rng: np.random.Generator) -> Case:
         out = _layout(rng, shape, np.dtype(np.float64))
     elif kind == "overlapping" and size > 1:
         out = "x's memory, one element further"
+    elif kind == "other" and op in WITH_OTHER:
+        out = "other itself"
     else:
         out = "x itself" if kind == "x" else "None" if what != "parts" else _layout(rng, shape, dtype)
     if out == "x's memory, one element further":
@@ -308,14 +400,19 @@ def make_case(rng: np.random.Generator) -> Case:
         x = Layout(dtype, shape, strides, GUARD, 2 * GUARD + (size + 1) * dtype.itemsize)
     else:
         x = _layout(rng, shape, dtype, may_broadcast=out != "x itself")
+    other = _layout(rng, shape, dtype, may_broadcast=out != "other itself") if op in WITH_OTHER else None
+    rate = float(rng.choice(RATES)) if rng.random() < 0.6 else float(rng.random())
     return Case(
         what=what,
+        op=op,
         x=x,
+        other=other,
+        period=period,
         out=out,
-        rate=float(rng.choice(RATES)) if rng.random() < 0.6 else float(rng.random()),
+        rate=0.5 if op == Operation.GAUSSIAN_DROPOUT and rate == 1.0 else rate,  # whose variance is infinite there
         key=int(rng.integers(0, 1 << 64, dtype=np.uint64)),
         call=int(rng.integers(0, 1 << int(rng.choice([1, 33, 56])))),
-        index=start if what == "parts" else 0 if what == "dropout" else start // max(drawn, 1),
+        index=start if what == "parts" else 0 if what == "function" else start // max(drawn, 1),
         margins=margins,
         noise_shape=noise_shape,
         cuts=tuple(sorted(int(cut) for cut in rng.integers(0, size + 1, int(rng.integers(3))))),
@@ -363,95 +460,154 @@ def _layout(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype, m
     return Layout(dtype, shape, tuple(strides), offset, offset + step + GUARD)
 
 
-def _values(rng: np.random.Generator, case: Case) -> np.ndarray:
-    """What x holds: numbers as in a neural net, or any bits, so NaN, infinities and subnormals too."""
-    dtype = case.x.dtype.newbyteorder("=")
-    if case.random_bits:
-        count = math.prod(case.x.shape) * dtype.itemsize
-        values = np.frombuffer(rng.bytes(count), np.uint8).view(dtype).reshape(case.x.shape)
+def _values(rng: np.random.Generator, case: Case) -> dict[str, np.ndarray]:
+    """What arrays hold, by name: numbers as in a neural net, or any bits, so NaN, infinities and subnormals too.
+
+    What is added to x is always the former: which NaN comes of two is up to the machine and the compiler.
+    """
+    values = {"x": _array_values(rng, case.x, case.random_bits)}
+    if case.op == Operation.BIAS_DROPOUT_ADD:
+        values["bias"] = rng.standard_normal(case.period, np.float32).astype(values["x"].dtype)
+    if case.other is not None:
+        values["other"] = _array_values(rng, case.other, case.random_bits and case.op not in ADDING)
+    return values
+
+
+def _array_values(rng: np.random.Generator, layout: Layout, random_bits: bool) -> np.ndarray:
+    dtype = layout.dtype.newbyteorder("=")
+    if random_bits:
+        count = math.prod(layout.shape) * dtype.itemsize
+        values = np.frombuffer(rng.bytes(count), np.uint8).view(dtype).reshape(layout.shape)
     else:
-        values = rng.standard_normal(case.x.shape, np.float32).astype(dtype)
-    _, x = case.x.array()
+        values = rng.standard_normal(layout.shape, np.float32).astype(dtype)
+    _, array = layout.array()
     with np.errstate(all="ignore"):
-        x[...] = values  # where elements share memory, the last one counts
-        return x.astype(dtype)
+        array[...] = values  # where elements share memory, the last one counts
+        return array.astype(dtype)
 
 
-def _expected(case: Case, values: np.ndarray) -> np.ndarray:
-    """The right answer: the reference on all of the mask at once, and one select."""
-    reference = _reference.Kernels()
-    drawn: list[int]
-    if case.what == "parts":
-        keep = np.empty(values.shape, np.bool_)
-        start = case.index
-    else:
-        _, (_, *drawn) = case.mask_shapes()
-        keep = np.empty(drawn, np.bool_)
-        start = case.index * keep.size
-    reference.keep(keep, 0, keep.size, case.key, case.call, _threshold(case.rate), start)
+def _expected(case: Case, values: dict[str, np.ndarray]) -> np.ndarray:
+    """The right answer: the reference on all of the mask at once, and one step more."""
+    x = values["x"]
+    drawn = _drawn(case)
     # Along an axis of one shared decision there is nothing to cut off.
     part = tuple(
-        slice(low, low + n) if keep.shape[d] == low + n + high else slice(None)
-        for d, (n, (low, high)) in enumerate(zip(values.shape, case.margins, strict=True))
+        slice(low, low + n) if drawn.shape[d] == low + n + high else slice(None)
+        for d, (n, (low, high)) in enumerate(zip(x.shape, case.margins, strict=True))
     )
-    keep = np.broadcast_to(keep[part], values.shape)
+    drawn = np.broadcast_to(drawn[part], x.shape)
     if case.what == "keep":
-        return keep
+        return drawn
     if case.what == "packbits":
-        return np.packbits(keep, axis=None, bitorder="little")
-    if case.rate == 0.0 and case.what != "parts":
-        return values
-    return np.where(keep, _reference.scaled(values, _scale(case.rate)), np.zeros((), values.dtype))
-
-
-def _fault(case: Case, values: np.ndarray, expected: np.ndarray, name: str) -> str | None:
-    """What is wrong with the answer of an implementation, None if nothing is."""
-    buffer, x = case.x.array()
+        return np.packbits(drawn, axis=None, bitorder="little")
+    if case.rate == 0.0 and case.what != "parts" and case.op in MASKS:
+        return x
+    scale, shift, fill = _numbers(case)
+    if case.op == Operation.DROPOUT:
+        return np.where(drawn, _reference.scaled(x, scale), np.zeros((), x.dtype))
+    if case.op == Operation.ZONEOUT:
+        return np.where(drawn, x, values["other"])
+    wide: dict[str, Any] = {"other": None, "bias": None}
+    wide |= {name: _reference.widened(array) for name, array in values.items()}
+    if case.what == "parts" and case.period > 0:
+        wide["bias"] = np.resize(wide["bias"], x.shape)
     with np.errstate(all="ignore"):
-        x[...] = values
-    out_buffer, out = buffer, None
+        y = _reference.operated(case.op, wide["x"], drawn, scale, wide["other"], wide["bias"], shift, fill)
+        return np.asarray(_reference.narrowed(y, x.dtype))  # for lack of dimensions a number
+
+
+def _drawn(case: Case) -> np.ndarray:
+    """Which elements of the whole mask are kept, or their normal numbers."""
+    shape, start = case.x.shape, case.index
+    if case.what != "parts":
+        shape = case.mask_shapes()[1][1:]
+        start *= math.prod(shape)
+    if case.op in NORMAL:
+        return _reference.normal_elements(0, math.prod(shape), case.key, case.call, start, None).reshape(shape)
+    keep = np.empty(shape, np.bool_)
+    is_backward = case.what == "function" and case.op == Operation.RELU_BACKWARD  # which draws nothing
+    threshold = 0 if is_backward else _threshold(case.rate)
+    _reference.Kernels().keep(keep, 0, keep.size, case.key, case.call, threshold, start)
+    return keep
+
+
+def _fault(case: Case, values: dict[str, np.ndarray], expected: np.ndarray, name: str) -> str | None:
+    """What is wrong with the answer of an implementation, None if nothing is."""
+    buffers = {}
+    arrays = {array: held.copy() for array, held in values.items()}
+    buffers["x"], arrays["x"] = case.x.array()
+    if case.other is not None:
+        buffers["other"], arrays["other"] = case.other.array()
+    with np.errstate(all="ignore"):
+        for array, held in values.items():
+            arrays[array][...] = held
+    out, written = None, ""  # and which of the arrays it is
     if isinstance(case.out, Layout):
-        out_buffer, out = case.out.array()
-    elif case.out == "x itself":
-        out = x
+        written = "out"
+        buffers["out"], out = case.out.array()
+    elif case.out in ("x itself", "other itself"):
+        written = case.out.split()[0]
+        out = arrays[written]
     elif case.out != "None":
-        out = np.ndarray(x.shape, x.dtype, buffer, case.x.offset + x.dtype.itemsize, x.strides)
+        written = "x"
+        x = arrays["x"]
+        out = np.ndarray(x.shape, x.dtype, buffers["x"], case.x.offset + x.dtype.itemsize, x.strides)
     with fastdrop._using(name), fastdrop.num_threads(case.threads), np.errstate(all="ignore"):
-        got = _answer(case, x, out)
+        got = _answer(case, arrays, out)
         if case.what in ("keep", "packbits"):
             return _first_difference(got, expected)
         if out is not None and got is not out:
             return "out was not returned"
         fault = _first_difference(got, expected.astype(got.dtype))
-    if fault is None and out is not None:
-        if out_buffer is not buffer:
-            out[...] = np.full(out.dtype.itemsize, FILL, np.uint8).view(out.dtype)[0]
-            if np.any(out_buffer != FILL):
-                return "bytes outside of out were written"
-        if out is not x and out_buffer is not buffer and _first_difference(x, values.astype(x.dtype)) is not None:
-            return "x was written"
-    return fault
+    if fault is not None:
+        return fault
+    if out is not None and (written != "x" or out is arrays["x"]):
+        out[...] = np.full(out.dtype.itemsize, FILL, np.uint8).view(out.dtype)[0]
+        if np.any(buffers[written] != FILL):
+            return "bytes outside of out were written"
+    for array, held in values.items():
+        if array != written and _first_difference(arrays[array], held.astype(arrays[array].dtype)) is not None:
+            return f"{array} was written"
+    return None
 
 
-def _answer(case: Case, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+def _answer(case: Case, arrays: dict[str, np.ndarray], out: np.ndarray | None) -> np.ndarray:
     """The answer of the implementation in use."""
-    if case.what == "dropout":
-        stream = fastdrop.PhiloxStream.from_key(case.key, case.call)
-        return fastdrop.dropout(x, case.rate, noise_shape=case.noise_shape, rng=stream, out=out)
+    if case.what == "function":
+        return _answer_of_function(case, arrays, out)
+    x = arrays["x"]
+    scale, shift, fill = _numbers(case)
     if case.what == "parts":
         assert out is not None
-        threshold, scale = _threshold(case.rate), _scale(case.rate)
+        draw = (case.key, case.call, _threshold(case.rate), scale, case.index, None, None, case.stream)
+        terms: dict[str, Any] = {"op": case.op, "shift": shift, "fill": fill}
+        terms |= {name: arrays[name] for name in arrays if name != "x"}
         for start, stop in _parts(case.cuts, x.size):
-            fastdrop._kernels.apply(
-                x, out, start, stop, case.key, case.call, threshold, scale, case.index, None, None, case.stream
-            )
+            fastdrop._kernels.apply(x, out, start, stop, *draw, **terms)
         return out
     shape, noise_shape = case.mask_shapes()
-    mask = fastdrop.DropoutMask(shape, case.rate, key=case.key, call=case.call, noise_shape=noise_shape)
+    if case.op in NORMAL:
+        more: dict[str, Any] = {"additive": case.op == Operation.GAUSSIAN_NOISE}
+    else:
+        more = {"noise_shape": noise_shape}
+    amount = scale if case.op in NORMAL else case.rate
+    mask = MASKS[case.op](shape, amount, key=case.key, call=case.call, **more)
     mask = mask[(case.index, *(slice(low, low + n) for n, (low, _) in zip(x.shape, case.margins, strict=True)))]
     if case.what == "keep":
         return np.asarray(mask)
     return mask.packbits() if case.what == "packbits" else mask.apply(x, out)
+
+
+def _answer_of_function(case: Case, arrays: dict[str, np.ndarray], out: np.ndarray | None) -> np.ndarray:
+    if case.op == Operation.RELU_BACKWARD:
+        mask = fastdrop.DropoutMask(case.x.shape, case.rate, key=case.key, call=case.call)
+        return fastdrop.relu_dropout_backward(arrays["x"], arrays["other"], mask, out)
+    operands = [arrays[name] for name in ("x", "bias", "other") if name in arrays]
+    more = {"noise_shape": case.noise_shape} if case.op == Operation.DROPOUT else {}
+    stream = fastdrop.PhiloxStream.from_key(case.key, case.call)
+    function = getattr(fastdrop, FUNCTIONS[case.op])
+    answer: np.ndarray = function(*operands, case.rate, rng=stream, out=out, **more)
+    return answer
 
 
 def _parts(cuts: tuple[int, ...], size: int) -> Iterator[tuple[int, int]]:

@@ -12,12 +12,13 @@ import pytest
 import fastdrop
 from fastdrop import _bench, _verify
 from fastdrop.__main__ import main
+from fastdrop._operations import Operation
 
 BENCH = ["bench", "--seconds", "0.5", "--sizes", "4", "1K"]
 
 
 class Altered:
-    """Kernels whose ``apply`` flips the sign of the last element."""
+    """Kernels whose plain dropout flips the sign of the last element."""
 
     def __init__(self, kernels):
         self._kernels = kernels
@@ -25,9 +26,9 @@ class Altered:
     def __getattr__(self, name):
         return getattr(self._kernels, name)
 
-    def apply(self, x, out, start, stop, *rest):
-        self._kernels.apply(x, out, start, stop, *rest)
-        if stop > start:
+    def apply(self, x, out, start, stop, *rest, **terms):
+        self._kernels.apply(x, out, start, stop, *rest, **terms)
+        if stop > start and terms.get("op", Operation.DROPOUT) == Operation.DROPOUT:
             out.flat[stop - 1] = -out.flat[stop - 1]
 
 
@@ -121,7 +122,7 @@ def test_verify_finds_every_implementation_right(capsys):
     captured = capsys.readouterr()
     for name in fastdrop._kernel_names():
         line = next(line for line in captured.out.splitlines() if line.startswith(name + " "))
-        assert "9 known answers" in line
+        assert "11 known answers" in line
         assert " 40 comparisons" in line
         assert line.endswith("ok")
     assert captured.err == ""  # no progress bar where there is no terminal
@@ -157,23 +158,34 @@ def test_verify_says_how_to_repeat_a_difference(broken, capsys):
     ]
 
 
-@pytest.mark.parametrize("fault", ["raises", "writes outside of out"])
-def test_verify_finds_other_faults(fault, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        ("raises", "known answers: raised RuntimeError: no such instruction"),
+        ("raises in a case", "raised RuntimeError: no such instruction"),
+        ("writes outside of out", "bytes outside of out were written"),
+        ("writes other", "other was written"),
+    ],
+)
+def test_verify_finds_other_faults(fault, found, monkeypatch):
     class Faulty(Altered):
-        def apply(self, x, out, start, stop, *rest):
-            if fault == "raises":
+        def apply(self, x, out, start, stop, *rest, **terms):
+            if fault == "raises" or (fault == "raises in a case" and "op" not in terms):
                 raise RuntimeError("no such instruction")
-            self._kernels.apply(x, out, start, stop, *rest)
-            if out.base is not None and isinstance(out.base, np.ndarray):
+            self._kernels.apply(x, out, start, stop, *rest, **terms)
+            other = terms.get("other")
+            if fault == "writes other" and other is not None and other is not out and other.size > 0:
+                other.flat[0] = 7
+            if fault == "writes outside of out" and out.base is not None and isinstance(out.base, np.ndarray):
                 out.base[-1] = 0
 
     find = fastdrop._find_kernels
     monkeypatch.setattr(fastdrop, "_find_kernels", lambda n: Faulty(find(n)) if n == "reference" else find(n))
     result = _verify.verify(cases=40)[0]
-    assert ("no such instruction" if fault == "raises" else "outside of out") in result.difference
+    assert found in result.difference
 
 
-@pytest.mark.parametrize("table", ["PHILOX", "STREAM"])
+@pytest.mark.parametrize("table", ["PHILOX", "STREAM", "NORMALS"])
 def test_verify_finds_a_wrong_known_answer(table, monkeypatch, capsys):
     *others, last = getattr(_verify, table)
     answer = last[-1]
@@ -202,7 +214,10 @@ def test_missing_bfloat16_is_said(monkeypatch, capsys):
 
 def test_cases_reach_everything_that_they_are_for():
     cases = [_verify.make_case(np.random.default_rng([0, number])) for number in range(1000)]
-    assert {case.what for case in cases} == {"dropout", "mask.apply", "parts", "keep", "packbits"}
+    assert {case.what for case in cases} == {"function", "mask.apply", "parts", "keep", "packbits"}
+    for what in ("function", "parts"):
+        assert {case.op for case in cases if case.what == what} == set(Operation)
+    assert {case.op for case in cases if case.what == "mask.apply"} == set(_verify.MASKS)
     assert {case.x.dtype.newbyteorder("=") for case in cases} == set(_verify.dtypes())
     assert {len(case.x.shape) for case in cases} == {0, 1, 2, 3, 4}
     assert any(0 in case.x.shape for case in cases)
@@ -212,7 +227,7 @@ def test_cases_reach_everything_that_they_are_for():
     assert any(case.noise_shape is not None for case in cases)
     assert any(case.index > 1 << 40 for case in cases)
     assert any(np.prod(case.x.shape) > 1 << 18 and case.threads > 1 for case in cases)
-    assert {"None", "x itself", "x's memory, one element further"} <= {
+    assert {"None", "x itself", "other itself", "x's memory, one element further"} <= {
         case.out for case in cases if isinstance(case.out, str)
     }
 
