@@ -202,12 +202,13 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
     left = left < groups ? left : groups;
     while (left > 0) {
         const uint8_t *const keep = bits + (uint64_t)(offset + (int64_t)a->done) / 8;
-        const uint8_t *bias = at_element(a->o.bias, a->bias_at, a->bits_x);
+        const uint8_t *bias = NULL;
         size_t together = left;
         alignas(ALIGNMENT) uint8_t gathered[GROUP * 8];
         if (a->op == FD_BIAS_DROPOUT_ADD) {
             const size_t before_wrap = (a->o.period - a->bias_at) / GROUP;
             together = before_wrap < left ? before_wrap : left;
+            bias = at_element(a->o.bias, a->bias_at, a->bits_x);
             if (before_wrap == 0) {
                 together = 1;
                 gather_bias(a, GROUP, gathered);
@@ -215,7 +216,8 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
             }
         }
         for (size_t g = 0; g < together; ++g) {
-            apply_group(a, a->done + g * GROUP, keep + g * (GROUP / 8), at_element(bias, g * GROUP, a->bits_x));
+            apply_group(a, a->done + g * GROUP, keep + g * (GROUP / 8),
+                        bias != NULL ? at_element(bias, g * GROUP, a->bits_x) : NULL);
         }
         advance(a, together * GROUP);
         left -= together;
