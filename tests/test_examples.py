@@ -510,7 +510,7 @@ def test_lstm_classifier_trains_and_says_what_its_table_shows(module, quick_run)
         assert (float(stopped[1]), float(stopped[2])) == (at, lowest)
         error = float(re.search(r"standard error of about ([\d.]+)\.", part)[1])
         assert error == pytest.approx(math.sqrt(accuracy * (1 - accuracy) / n_test), abs=0.001)
-        # It learns: the loss of a guess is log(2) for words, log(10) for digits. All three dropouts slow it down.
+        # It learns: the loss of a guess is log(2) for words, log(10) for digits. All three dropouts slow that down.
         assert plain[0] < (0.2 if columns == 6 else 1.8)
         assert table["all three"][0] > plain[0] + 0.1
 
