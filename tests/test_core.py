@@ -187,7 +187,7 @@ def elements(n, dtype, seed, is_wild=True):
     r = random_numbers(n, seed)
     sign, exponent = np.uint64(sign), np.uint64(exponent)
     special = [r | exponent, r & ~exponent, (r & sign) | exponent, r & sign]
-    kind = r >> np.uint64(61)
+    kind = mix(r) >> np.uint64(61)
     highest = exponent & ~(exponent >> np.uint64(1))
     e = np.select([kind == i for i in range(4)], special, r) & ~(np.uint64(0) if is_wild else highest)
     return e.astype(unsigned).view(floating)

@@ -28,7 +28,7 @@
  * depends on their order but not on the order of their bytes.
  *
  * Inputs are made of numbers r[i] = mix(seed + (i + 1) * GOLDEN), splitmix64's, and element i is the low bits of
- * r[i], of which r[i] div 2^61 makes something special in half of the cases:
+ * r[i], of which mix(r[i]) div 2^61 makes something special in half of the cases:
  *
  *     0   exponent all ones: a NaN of any payload, quiet or signalling
  *     1   exponent zero: a subnormal
@@ -171,7 +171,7 @@ static uint64_t element(fd_dtype dtype, uint64_t seed, int is_wild, size_t i)
     const uint64_t r = mix(seed + (i + 1) * GOLDEN);
     const uint64_t special[8] = {r | exponent, r & ~exponent, (r & sign) | exponent, r & sign, r, r, r, r};
     const uint64_t highest = exponent & ~(exponent >> 1);
-    return special[r >> 61] & ~(is_wild ? 0 : highest);
+    return special[mix(r) >> 61] & ~(is_wild ? 0 : highest);
 }
 
 static void fill_elements(array a, fd_dtype dtype, uint64_t seed, int is_wild)
