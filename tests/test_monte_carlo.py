@@ -407,7 +407,7 @@ def test_an_output_of_another_shape_is_refused(shapes):
         np.ones(2, np.longdouble),
         [object()],
         [[1.0], [1.0, 2.0]],
-        np.ones(2, "m8"),
+        np.ones(2, "m8[s]"),
     ],
     ids=repr,
 )
