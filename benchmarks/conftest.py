@@ -1,83 +1,179 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How cases are measured: in turn with their references, within the same rounds.
+"""The suite's options, its progress line, the fixture that measures, and what goes into the JSON beside the times.
 
-Machines are shared and their speed changes from one second to the next, so a time says little and a ratio to something
-else that was measured a moment before or after says much. Each round times the case and each of its references, in an
-order that is shuffled anew. pytest-benchmark keeps the times of the case (``data`` in its JSON), and ``extra_info`` the
-times of the references, by name and round, and what the case is to be compared with.
+    python -m pytest benchmarks            a short set, under three minutes
+    python -m pytest benchmarks --full     every combination that tells something, about an hour
+    python -m pytest benchmarks --quick    a few rounds of each case: to try the suite, not to measure
+
+A run of the whole suite writes its JSON into benchmarks/results. A part of it (-k, a file) writes what --benchmark-json
+asks for. With --benchmark-disable every case is proven, and none measured.
 """
 
-import random
-import time
+import datetime
+import importlib.metadata
+import json
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fastdrop
+from benchmarks import measuring
+from fastdrop import _verify
 
-ROUND = 200e-6  # seconds that each of them takes in a round, by repetition: the clock's steps do not show in it
-ROUNDS = 201
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with fastdrop.num_threads(1):
-        yield
+RESULTS = Path(__file__).parent / "results"
 
 
-def repetitions(call: Callable[[], object]) -> int:
-    """How often to call it in a round."""
-    call()
-    repeat, seconds = 1, 0.0
-    while True:
-        begin = time.perf_counter()
-        for _ in range(repeat):
-            call()
-        seconds = time.perf_counter() - begin
-        if seconds >= ROUND / 4:
-            return max(round(repeat * ROUND / seconds), 1)
-        repeat *= 2
+def pytest_addoption(parser):
+    group = parser.getgroup("fastdrop")
+    group.addoption("--full", action="store_true", help="measure the whole suite, and not the short set")
+    group.addoption("--quick", action="store_true", help="a few rounds of each case, to try the suite")
+
+
+def pytest_configure(config):
+    if fastdrop._core is None:
+        raise pytest.UsageError("the suite measures the compiled core, which this build does not have")
+    # The case and its references are timed under the same conditions: see measuring.measure().
+    config.option.benchmark_disable_gc = True
+    config.option.benchmark_project_name = "fastdrop"  # and not the name of a directory
+    if not any(argument.startswith("--benchmark-columns") for argument in config.invocation_params.args):
+        config.option.benchmark_columns = ["min", "median", "iqr", "rounds"]
+    if _is_whole(config) and not config.option.benchmark_json:
+        config.option.benchmark_json = _result_file()
+    config.pluginmanager.register(Session(config), "fastdrop-session")
+
+
+def _is_whole(config) -> bool:
+    """Whether the suite is to be measured as a whole, so that its JSON is a result to keep."""
+    option = config.option
+    selects = ("keyword", "markexpr", "deselect", "lf", "last_failed", "stepwise", "maxfail")
+    partly = any(getattr(option, name, None) for name in selects)
+    unmeasured = option.quick or option.collectonly or option.benchmark_disable or option.benchmark_skip
+    paths = [Path(argument).resolve() for argument in config.args]
+    return paths == [Path(__file__).parent] and not partly and not unmeasured
+
+
+def _result_file() -> Path:
+    """A new name in benchmarks/results: date, CPU, instruction set, commit."""
+    here = measuring.environment()
+    cpu = re.sub(r"[^a-z0-9]+", "-", here["cpu"].lower()).strip("-")
+    at = f"{(here['commit'] or 'unversioned')[:7]}{'-dirty' if here['dirty'] else ''}"
+    name = f"{datetime.datetime.now(datetime.UTC).date()}-{cpu}-{here['isa']}-{at}"
+    names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
+    return next(path for path in (RESULTS / f"{name}.json" for name in names) if not path.exists())
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what only --full measures."""
+    if not config.option.full:
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+class Session:
+    """What is noted while the suite runs: how far it is, what failed or was left out, the load."""
+
+    def __init__(self, config):
+        self.config = config
+        self.watch = measuring.Watch()
+        self.progress: _verify.Progress | None = None
+        self.cases = self.done = 0
+        self.failed: list[str] = []
+        self.skipped: dict[str, str] = {}  # the first case that was left out for a reason, by reason
+        self.is_complete = False
+
+    @property
+    def shows_progress(self) -> bool:
+        """On a terminal, and where pytest does not write a line for each case anyhow."""
+        return sys.stderr.isatty() and self.config.get_verbosity() <= 0
+
+    def pytest_collection_finish(self, session):
+        self.cases = len(session.items)
+
+    def pytest_runtest_logstart(self, nodeid):
+        # Here and not sooner: until now pytest has captured stderr.
+        if self.progress is None and self.shows_progress:
+            self.progress = _verify.Progress()
+        if self.progress is not None:
+            case = nodeid.rpartition("/")[2].removeprefix("test_").replace(".py::test_", " ")
+            self.progress.update(self.done / max(self.cases, 1), f"{self.done + 1}/{self.cases} {case}")
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and report.nodeid not in self.failed:
+            self.failed.append(report.nodeid)
+        if report.skipped:
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.skipped.setdefault(why.removeprefix("Skipped: "), report.nodeid)
+        if report.when == "teardown":
+            self.done += 1
+            self.watch.look()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report):
+        """No dots between the lines of progress."""
+        if self.progress is not None and report.passed:
+            return ("passed", "", "") if report.when == "call" else ("", "", "")
+        return None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session, exitstatus):
+        if self.progress is not None:
+            self.progress.clear()
+        self.is_complete = int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        yield  # pytest-benchmark writes its file
+        path = self.config.option.benchmark_json
+        if path and path.exists():
+            path.write_text(compact(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+
+    def pytest_benchmark_update_machine_info(self, machine_info):
+        machine_info.pop("node", None)  # whose machine it is says nothing
+        option = self.config.option
+        is_whole = _is_whole(self.config)
+        machine_info["fastdrop"] = {
+            **measuring.environment(),
+            **self.watch.record(),
+            "set": "quick" if option.quick else "part" if not is_whole else "full" if option.full else "short",
+            "complete": self.is_complete,
+            "failed": self.failed,
+            "skipped": [{"case": case, "why": why} for why, case in self.skipped.items()],
+            "peers": peers(),
+        }
+
+    def pytest_benchmark_update_json(self, output_json):
+        for case in output_json["benchmarks"]:
+            case["stats"]["data"] = [measuring.digits(seconds) for seconds in case["stats"]["data"]]
+
+
+def peers() -> dict[str, str]:
+    """The versions of those other libraries that have been imported."""
+    versions = {}
+    for module in ("torch", "tensorflow", "keras", "jax", "thinc", "numba", "mkl_random"):
+        if module in sys.modules:
+            versions[module] = importlib.metadata.version(module)
+    return versions
+
+
+def compact(value: Any) -> str:
+    """JSON in which a list of numbers is a line: a run is a file of half a megabyte, and changes of it can be read."""
+    text = json.dumps(value, indent=1)
+    return re.sub(r"\[[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
 @pytest.fixture
-def in_turn(benchmark):
-    """``in_turn(case, references, targets)`` measures a call, and the references by name.
+def in_turn(benchmark, request) -> Callable[..., None]:
+    """``in_turn(make, about, targets)``: see measuring.measure()."""
+    effort = measuring.QUICK if request.config.option.quick else measuring.Effort()
 
-    A target is a name, the references whose times make up what the case is compared with (a sum, each with its
-    factor), and either ``at_most`` or ``at_least``: a bound on the time of the case as a multiple of that.
-    """
-
-    def measure(
-        case: Callable[[], object], references: dict[str, Callable[[], object]], targets: tuple[dict, ...] = ()
-    ) -> None:
-        shuffle = random.Random(1)
-        repeat = {name: repetitions(call) for name, call in references.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in references}
-        waiting: list[str] = []
-
-        def time_references(names: list[str]) -> None:
-            for name in names:
-                call = references[name]
-                begin = time.perf_counter()
-                for _ in range(repeat[name]):
-                    call()
-                seconds[name].append((time.perf_counter() - begin) / repeat[name])
-
-        def begin_round() -> None:
-            order = list(references)
-            shuffle.shuffle(order)
-            place = shuffle.randrange(len(order) + 1)
-            waiting[:] = order[place:]
-            time_references(order[:place])
-
-        def end_round() -> None:
-            time_references(waiting)
-            begin_round()
-
-        iterations = repetitions(case)
-        begin_round()
-        benchmark.pedantic(case, teardown=end_round, rounds=ROUNDS, iterations=iterations)
-        benchmark.extra_info["references"] = {name: times[:ROUNDS] for name, times in seconds.items()}
-        benchmark.extra_info["targets"] = list(targets)
+    def measure(make, about, targets=(), **options) -> None:
+        measuring.measure(benchmark, make, about, targets, effort=effort, **options)
 
     return measure
+
+
+@pytest.fixture(params=[0.1, 0.5])
+def rate(request) -> float:
+    return request.param
