@@ -56,9 +56,20 @@ class Effort:
     def most(self) -> int:
         return 3 * self.rounds
 
+    def share(self, passes: int) -> "Effort":
+        """What one of so many passes does, that do together what this says."""
+        return Effort(
+            self.turn,
+            rounds=-(-self.rounds // passes),
+            fewest=max(-(-self.fewest // passes), min(self.fewest, FEWEST)),
+            budget=self.budget / passes,
+            patience=self.patience / passes,
+        )
 
+
+FEWEST = 4  # rounds of which there is a median that one disturbed round does not move
 QUICK = Effort(turn=20e-6, rounds=3, fewest=2, budget=0.0, patience=0.0)
-STAY = 8  # rounds with one set of buffers
+STAY = 4  # rounds with one set of buffers
 WARM, PASSES = 2e-3, 4  # seconds, and calls: where one of them is reached, the caches are warm
 SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that a call before it would have to restore
 OFF = 1.1  # a round is not good if one of the references takes so many times its best
@@ -223,7 +234,7 @@ def measure(
         first = make()
         first.proof()
         benchmark.group = f"{about['function']}, {_bench.format_size(about['bytes'])}"
-        benchmark.extra_info |= {"case": about, "targets": list(targets), "load": _load()}
+        benchmark.extra_info |= {"case": about, "targets": list(targets), "load": [_load()]}
         if benchmark.disabled:
             for call in first.references.values():
                 call()
@@ -244,7 +255,8 @@ def measure(
             with contextlib.suppress(Enough):
                 benchmark.pedantic(case, teardown=end_and_begin, rounds=effort.most, iterations=rounds.iterations)
         seconds = {name: [digits(value) for value in times] for name, times in rounds.seconds.items()}
-        benchmark.extra_info |= {"references": seconds, "placements": len(turns)}
+        done = len(next(iter(seconds.values())))
+        benchmark.extra_info |= {"references": seconds, "placements": len(turns), "passes": [done]}
 
 
 @contextlib.contextmanager

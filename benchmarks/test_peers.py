@@ -25,8 +25,10 @@ import fastdrop
 from benchmarks.measuring import KIB, MIB, Turn, WrongResult, about, kept, numbers, placed, stream
 from fastdrop import _bench, _threads
 
-# What peers deprecate, or say of each other's threads, is not ours to mend.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # what peers deprecate, or say of each other's threads, is not ours to mend
+    pytest.mark.once,  # some of them take ten seconds to import
+]
 
 ONE = 4
 CPUS = _threads._usable_cpus()
