@@ -39,7 +39,7 @@ def pytest_addoption(parser):
     group.addoption("--full", action="store_true", help="measure the whole suite, and not the short set")
     group.addoption("--quick", action="store_true", help="a few rounds of each case, to try the suite")
     group.addoption(
-        "--passes", type=int, metavar="N", help=f"share the rounds among N processes; {PASSES} for the whole suite, else 1"
+        "--passes", type=int, metavar="N", help=f"processes that share the rounds: {PASSES} for the whole suite, else 1"
     )
     group.addoption("--pass-of", metavar="K/N", help="be one of those processes")
 

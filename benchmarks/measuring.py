@@ -29,11 +29,11 @@ import pytest
 
 import fastdrop
 from benchmarks.instructions import build_flags
+from benchmarks.results import BLOCK, FORMAT, OFF
 from fastdrop import _bench, _engine, _threads, _verify
 from fastdrop._bench import placed as placed
 
 ROOT = Path(__file__).parents[1]
-FORMAT = 1  # of what this suite adds to pytest-benchmark's JSON; raised when a field changes its meaning
 
 KIB, MIB = 1 << 10, 1 << 20
 KEY = 0x5EED
@@ -69,10 +69,9 @@ class Effort:
 
 FEWEST = 4  # rounds of which there is a median that one disturbed round does not move
 QUICK = Effort(turn=20e-6, rounds=3, fewest=2, budget=0.0, patience=0.0)
-STAY = 4  # rounds with one set of buffers
+STAY = BLOCK  # rounds with one set of buffers
 WARM, PASSES = 2e-3, 4  # seconds, and calls: where one of them is reached, the caches are warm
 SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that a call before it would have to restore
-OFF = 1.1  # a round is not good if one of the references takes so many times its best
 
 
 class Turn(NamedTuple):
