@@ -155,15 +155,19 @@ def lines(comparison: Comparison) -> list[str]:
     result = [
         f"### Benchmarks: {headline}",
         "",
-        f"`{old.commit}` ({old.date}) → `{new.commit}` ({new.date}), {new.environment['cpu']}, "
-        f"{new.environment['isa']}. Ratios to the reference measured in the same rounds; above 1 is slower. "
-        f"Half of the cases would show a change from {comparison.seen - 1:.0%} on.",
+        (
+            f"`{old.commit}` ({old.date}) → `{new.commit}` ({new.date}), {new.environment['cpu']}, "
+            f"{new.environment['isa']}. Ratios to the reference measured in the same rounds; above 1 is slower. "
+            f"Half of the cases would show a change from {comparison.seen - 1:.0%} on."
+        ),
     ]
     if comparison.passes == 1:
         result += [
             "",
-            "One pass only: how far passes differ is not known, and a change may be such a difference. "
-            "`--passes 4` tells.",
+            (
+                "One pass only: how far passes differ is not known, and a change may be such a difference. "
+                "`--passes 4` tells."
+            ),
         ]
     if slower or faster:
         result += ["", "| case | old | new | change | interval |", "|---|---|---|---|---|"]

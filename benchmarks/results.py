@@ -194,7 +194,20 @@ def read(path: Path) -> Run:
     return Run(path, str(document.get("datetime", ""))[:19], environment, cases)
 
 
-ENVIRONMENT = ("fastdrop", "commit", "dirty", "cpu", "cpus", "isa", "isas", "threads", "python", "numpy", "set", "failed")
+ENVIRONMENT = (
+    "fastdrop",
+    "commit",
+    "dirty",
+    "cpu",
+    "cpus",
+    "isa",
+    "isas",
+    "threads",
+    "python",
+    "numpy",
+    "set",
+    "failed",
+)
 ABOUT = ("operation", "function", "bytes", "elements", "dtype", "rate", "isa", "threads", "out", "moved", "peer")
 
 

@@ -14,7 +14,7 @@ import itertools
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 ONE = 4
+RECIPE = "NumPy Generator float32"
 CPUS = _threads._usable_cpus()
 SEED = 7
 # Threads of OpenMP go on spinning for a while when their work is done.
@@ -107,7 +108,7 @@ def numpy_rand(x, rate, threads):
     return recipe(x, rate, lambda shape: np.random.rand(*shape))  # noqa: NPY002  as many still write it
 
 
-@peer("NumPy Generator float32", "keep = rng.random(x.shape, np.float32) < keep_prob; y = x * keep / keep_prob")
+@peer(RECIPE, "keep = rng.random(x.shape, np.float32) < keep_prob; y = x * keep / keep_prob")
 def numpy_generator(x, rate, threads):
     rng = np.random.default_rng(SEED)
     return recipe(x, rate, lambda shape: rng.random(shape, np.float32))
@@ -318,33 +319,27 @@ def show(ready: Ready, x: np.ndarray, rate: float, name: str) -> None:
         raise WrongResult(f"{name}: the same mask twice")
 
 
-def parameters() -> list:
-    """Each peer, with one thread or all that there are."""
-    cases = []
+SIZES = (ONE, 16 * KIB, MIB, 8 * MIB, 64 * MIB)
+RATES = (0.1, 0.5)
+
+
+def is_short(name: str, nbytes: int, rate: float) -> bool:
+    """Whether the short set has it: one element, where the call is all, a MiB, and the recipe in all sizes."""
+    return (nbytes, rate) in ((ONE, 0.1), (MIB, 0.1), (MIB, 0.5)) or (name == RECIPE and rate == 0.1)
+
+
+def parameters() -> Iterator:
+    """Each peer, with one thread or all that there are, on each array."""
     for one in PEERS:
         for threads in {"one": [1], "all": [CPUS], "chosen": sorted({1, CPUS})}[one.threads]:
             name = f"{one.name}-{threads}thread{'s' * (threads > 1)}".replace(" ", "_")
-            cases.append(pytest.param(one.name, threads, id=name))
-    return cases
+            for nbytes, rate in itertools.product(SIZES, RATES):
+                size = "one" if nbytes == ONE else _bench.format_size(nbytes).replace(" ", "")
+                marks = () if is_short(one.name, nbytes, rate) else pytest.mark.full
+                yield pytest.param(one.name, threads, nbytes, rate, id=f"{name}-{size}-{rate}", marks=marks)
 
 
-def arrays() -> list:
-    """Sizes and rates; the short set has one element, where the call is all, and a MiB."""
-    short = ((ONE, 0.1), (MIB, 0.1), (MIB, 0.5))
-    product = itertools.product((ONE, 16 * KIB, MIB, 8 * MIB, 64 * MIB), (0.1, 0.5))
-    return [
-        pytest.param(
-            nbytes,
-            rate,
-            id=f"{'one' if nbytes == ONE else _bench.format_size(nbytes).replace(' ', '')}-{rate}",
-            marks=() if (nbytes, rate) in short else pytest.mark.full,
-        )
-        for nbytes, rate in product
-    ]
-
-
-@pytest.mark.parametrize(("nbytes", "rate"), arrays())
-@pytest.mark.parametrize(("name", "threads"), parameters())
+@pytest.mark.parametrize(("name", "threads", "nbytes", "rate"), parameters())
 def test_peer(in_turn, name, threads, nbytes, rate):
     one = next(one for one in PEERS if one.name == name)
     why = missing(one)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""From a run's JSON to REPORT.md with its plots, to index.html, and to the figures in README.md.
+
+    python -m benchmarks.report                    of the newest run in benchmarks/results
+    python -m benchmarks.report RESULT.json        of this one
+    python -m benchmarks.report RESULT.json --output DIRECTORY --no-readme
+
+Every figure comes from the JSON, and the same files give the same bytes. Runs of the same machine that lie beside this
+one are its history.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from benchmarks import plots, views
+from benchmarks.results import BadResult, Run, read
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+README = HERE.parent / "README.md"
+TITLE = "fastdrop benchmarks"
+
+# What stands in README.md between these is written here.
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
+
+
+def context(run: Run, past: list[Run], drawn: list[plots.Plot]) -> dict[str, Any]:
+    """All that the templates say."""
+    return {
+        "title": TITLE,
+        "lead": views.lead(run),
+        "glance": views.glance(run),
+        "marks": views.marks(run),
+        "plots": [vars(plot) | {"svg": Markup(plot.svg)} for plot in drawn],
+        "columns": [
+            dict(zip(("key", "label", "kind", "filter", "help"), column, strict=True)) for column in views.COLUMNS
+        ],
+        "rows": views.rows(run),
+        "environment": views.environment(run),
+        "method": list(views.METHOD),
+        "skipped": run.environment.get("skipped", []),
+        "failed": run.environment["failed"],
+        "history": views.history(past),
+        "source": f"results/{run.path.name}",
+    }
+
+
+def templates(autoescape: bool) -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"ratio": views.ratio, "duration": views.duration, "size": views.size, "cell": cell}
+    return made
+
+
+def cell(text: str) -> str:
+    """What may stand in a cell of a Markdown table."""
+    return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", text)
+
+
+def page(run: Run, past: list[Run], drawn: list[plots.Plot]) -> str:
+    return templates(True).get_template("index.html.jinja").render(**context(run, past, drawn))
+
+
+def markdown(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> str:
+    known = context(run, past, drawn) | {"source": source}
+    known["groups"] = {
+        mark["group"]: [m for m in known["marks"] if m["group"] == mark["group"]] for mark in known["marks"]
+    }
+    peers = [case for case in run.cases.values() if case.about["peer"] and "fastdrop" in case.references]
+    return (
+        templates(False)
+        .get_template("REPORT.md.jinja")
+        .render(
+            **known,
+            peers=[
+                {
+                    "name": views.peer_label(case),
+                    "array": views.array(case),
+                    "rate": case.about["rate"],
+                    "seconds": case.median,
+                    "estimate": case.estimate_over({"fastdrop": 1}),
+                    "copies": case.estimate.ratio,
+                    "memory": case.about["memory"],
+                }
+                for case in peers
+            ],
+            statements=dict.fromkeys((case.about["peer"], case.about["statement"]) for case in peers),
+            losses=[
+                f"{views.peer_label(case)}: {views.array(case)}, rate {case.about['rate']:g}"
+                for case in views.losses(run)
+            ],
+        )
+    )
+
+
+def figures_of(run: Run) -> str:
+    """README.md's figures, with a link to the run's file."""
+    return views.readme_figures(run, Path(os.path.relpath(run.path, README.parent)).as_posix())
+
+
+def with_figures(readme: str, figures: str) -> str:
+    """README.md with its figures exchanged."""
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise BadResult(f"{README}: the lines {BEGIN.strip()} and {END.strip()} are not there")
+    return f"{head}{begin}{figures}{end}{tail}"
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    print(f"written: {os.path.relpath(path)}")
+
+
+def past_of(run: Run) -> list[Run]:
+    """The run and those beside its file that are of the same machine and whole, in the order of their dates."""
+    runs = [read(path) for path in sorted(run.path.parent.glob("*.json")) if path.resolve() != run.path.resolve()]
+    same = [other for other in runs if machine(other) == machine(run) and other.date <= run.date]
+    return sorted([*same, run], key=lambda other: other.date)
+
+
+def machine(run: Run) -> tuple[Any, ...]:
+    return run.environment["cpu"], run.environment.get("model"), run.environment["isa"], run.environment["cpus"]
+
+
+def newest() -> Path:
+    runs = [read(path) for path in sorted(RESULTS.glob("*.json"))]
+    if not runs:
+        raise BadResult(f"{RESULTS}: no runs there; python -m pytest benchmarks makes one")
+    return max(runs, key=lambda run: run.date).path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.partition("\n")[0])
+    parser.add_argument("result", type=Path, nargs="?", metavar="RESULT.json")
+    parser.add_argument("--output", type=Path, default=HERE, metavar="DIRECTORY", help="benchmarks, by default")
+    parser.add_argument("--no-readme", action="store_true", help="leave README.md as it is")
+    options = parser.parse_args(arguments)
+    try:
+        run = read((options.result or newest()).absolute())
+        past = past_of(run)
+        drawn = plots.make(run, past)
+        output = options.output.absolute()
+        source = Path(os.path.relpath(run.path, output)).as_posix()
+        for plot in drawn:
+            write(output / "plots" / f"{plot.id}.svg", plot.file)
+        write(output / "REPORT.md", markdown(run, past, drawn, source))
+        write(output / "index.html", page(run, past, drawn))
+        if not options.no_readme:
+            write(README, with_figures(README.read_text(encoding="utf-8"), figures_of(run)))
+    except (BadResult, OSError) as error:
+        print(f"python -m benchmarks.report: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
