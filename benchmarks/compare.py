@@ -33,7 +33,8 @@ LEAST = 0.02
 PRIOR = 8
 MANY = 20
 NORMAL_MAD = 1.4826  # the standard deviation of normal numbers in units of their median absolute deviation
-SURE = 200  # degrees of freedom where the rounds themselves are the sample
+MAD_EFFICIENCY = 0.37  # of so many times as few normal numbers a standard deviation knows as much
+SURE = 200  # degrees of freedom where only rounds are known
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def compare(old: Run, new: Run) -> Comparison:
         if len(pairs) >= MANY:
             spread = NORMAL_MAD * np.median(np.abs(logarithms - np.median(logarithms)))
             variances = variances + max(0.0, spread**2 - float(np.median(variances)))
+            freedom = np.full(len(pairs), MAD_EFFICIENCY * len(pairs))
     widths = student_t(ALPHA / len(pairs), freedom) * np.sqrt(variances)
     changes = tuple(
         Change(

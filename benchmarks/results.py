@@ -24,7 +24,7 @@ import numpy as np
 FORMAT = 1  # of what the suite adds to pytest-benchmark's JSON; raised when a field changes its meaning
 OFF = 1.1
 BLOCK = 4  # rounds that are drawn together, as many as have the same buffers
-DRAWS = 1000
+DRAWS = 500
 LEVEL = 0.95
 
 
