@@ -89,8 +89,9 @@ def compare(old: Run, new: Run) -> Comparison:
     passes = min(len(case.passes) for pair in pairs for case in pair)
     if passes > 1:
         own = np.array([len(a.passes) + len(b.passes) - 2 for a, b in pairs])
-        variances = (PRIOR * np.median(variances) + own * variances) / (PRIOR + own)
-        freedom = PRIOR + own
+        prior = min(PRIOR, len(pairs) - 1)  # the others say nothing where there are none
+        variances = (prior * np.median(variances) + own * variances) / (prior + own)
+        freedom = prior + own
     else:
         freedom = np.full(len(pairs), SURE)
         if len(pairs) >= MANY:

@@ -157,6 +157,9 @@ class Session:
             self.progress.clear()
         self.is_complete = int(exitstatus) in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         measured = self.config._benchmarksession.benchmarks
+        if not measured:
+            # Else pytest-benchmark warns that there is nothing to write, and the warning hides why.
+            self.config._benchmarksession.json = None
         if self.is_complete and measured and not self.config.option.pass_of:
             for number in range(2, self.config.option.passes + 1):
                 self.add_pass(session, measured, number)

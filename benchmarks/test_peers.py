@@ -339,7 +339,7 @@ def parameters() -> Iterator:
                 yield pytest.param(one.name, threads, nbytes, rate, id=f"{name}-{size}-{rate}", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "threads", "nbytes", "rate"), parameters())
+@pytest.mark.parametrize(("name", "threads", "nbytes", "rate"), list(parameters()))
 def test_peer(in_turn, name, threads, nbytes, rate):
     one = next(one for one in PEERS if one.name == name)
     why = missing(one)

@@ -87,14 +87,19 @@
     let sort = null; // or { column, isDown }
     let waiting;
 
-    // Columns keep the width that all rows need: filters would make them jump. What has the focus must not hide
-    // behind the first column, which stays.
+    // Columns keep the width that all rows need: filters would make them jump.
     const settle = () => {
       table.style.width = "auto";
       const widths = columns.map(({ head }) => head.getBoundingClientRect().width);
       columns.forEach(({ head }, at) => (head.style.minWidth = `${widths[at]}px`));
       table.style.width = "";
-      region.style.scrollPaddingLeft = `${widths[0]}px`;
+    };
+
+    // What has the focus must not hide behind the first column, which stays. Browsers see to the other edge alone.
+    const bringForward = ({ target }) => {
+      const first = columns[0].head;
+      const hidden = first.getBoundingClientRect().right - target.getBoundingClientRect().left;
+      if (hidden > 0 && !first.contains(target)) region.scrollLeft -= hidden;
     };
 
     const addSortButton = (column) => {
@@ -106,6 +111,7 @@
         showOrder();
         writeAddress();
       });
+      column.head.classList.add("sortable");
       column.head.append(button);
     };
 
@@ -193,6 +199,7 @@
     columns.forEach(addSortButton);
     columns.forEach(addOptions);
     settle();
+    table.tHead.addEventListener("focusin", bringForward);
     form.addEventListener("input", () => {
       showMatches();
       clearTimeout(waiting);
