@@ -31,8 +31,8 @@ TITLE = "fastdrop benchmarks"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 
-def context(run: Run, past: list[Run], drawn: list[plots.Plot]) -> dict[str, Any]:
-    """All that the templates say."""
+def context(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> dict[str, Any]:
+    """All that the templates say. ``source`` is the way to the run's file from where they will stand."""
     return {
         "title": TITLE,
         "lead": views.lead(run),
@@ -48,7 +48,7 @@ def context(run: Run, past: list[Run], drawn: list[plots.Plot]) -> dict[str, Any
         "skipped": run.environment.get("skipped", []),
         "failed": run.environment["failed"],
         "history": views.history(past),
-        "source": f"results/{run.path.name}",
+        "source": source,
     }
 
 
@@ -70,12 +70,12 @@ def cell(text: str) -> str:
     return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", text)
 
 
-def page(run: Run, past: list[Run], drawn: list[plots.Plot]) -> str:
-    return templates(True).get_template("index.html.jinja").render(**context(run, past, drawn))
+def page(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> str:
+    return templates(True).get_template("index.html.jinja").render(**context(run, past, drawn, source))
 
 
 def markdown(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> str:
-    known = context(run, past, drawn) | {"source": source}
+    known = context(run, past, drawn, source)
     known["groups"] = {
         mark["group"]: [m for m in known["marks"] if m["group"] == mark["group"]] for mark in known["marks"]
     }
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
         for plot in drawn:
             write(output / "plots" / f"{plot.id}.svg", plot.file)
         write(output / "REPORT.md", markdown(run, past, drawn, source))
-        write(output / "index.html", page(run, past, drawn))
+        write(output / "index.html", page(run, past, drawn, source))
         if not options.no_readme:
             write(README, with_figures(README.read_text(encoding="utf-8"), figures_of(run)))
     except (BadResult, OSError) as error:

@@ -11,11 +11,9 @@ import os
 import random
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 
-TEMPLATES = Path(__file__).parents[1] / "benchmarks" / "templates"
 SECONDS = 1.5  # for a sort or a filter of 1700 rows, of which it needs a small part on an idle machine
 PHONE = 360  # pixels
 CHROMIUM = [
@@ -39,23 +37,15 @@ def needs(*packages, programs=()):
     return pytest.mark.skipif(bool(missing), reason=f"the page needs {', '.join(missing)}")
 
 
-needs_jinja = needs("jinja2")
-needs_browser = needs("jinja2", "selenium", programs=("chromium", "chromedriver"))
+needs_jinja = needs("jinja2", "matplotlib")
+needs_browser = needs("jinja2", "matplotlib", "selenium", programs=("chromium", "chromedriver"))
 
 
 def render(context):
     """The page as text."""
-    import jinja2
+    from benchmarks import report
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("index.html.jinja").render(**context)
+    return report.templates(autoescape=True).get_template("index.html.jinja").render(**context)
 
 
 # A context in which each kind of thing occurs
@@ -90,6 +80,15 @@ MARKS = [
     mark("family", "alpha_dropout, 1 MiB", 1.12, 1.15, against="plain dropout"),
     mark("family", "gaussian_dropout, 1 MiB", 0.063, 0.1, against="x * rng.standard_normal"),
 ]
+
+GLANCE = {
+    "columns": ["16 KiB", "1 MiB", "8 MiB", "64 MiB", "256 MiB"],
+    "rates": ["0.1", "0.5"],
+    "rows": [
+        {"label": "avx512", "cells": [[MARKS[number], MARKS[number + 1]] for number in range(5)]},
+        {"label": "avx512, 2 threads", "cells": [[None, None], [MARKS[0], None], *[[MARKS[2], MARKS[3]]] * 3]},
+    ],
+}
 
 COLUMNS = [
     {"key": "case", "label": "case", "kind": "text", "filter": False, "help": ""},
@@ -173,6 +172,7 @@ def report(**changes):
     context = {
         "title": "fastdrop benchmarks",
         "lead": "Times of dropout on one machine, as ratios to np.copyto, measured in turn within the same rounds.",
+        "glance": GLANCE,
         "marks": MARKS,
         "plots": [plot(name) for name in ("throughput", "rate", "threads", "history")],
         "columns": COLUMNS,
@@ -195,7 +195,16 @@ def report(**changes):
     return context | changes
 
 
-LEAST = {"marks": [], "plots": [], "rows": [], "skipped": [], "history": None, "environment": [], "method": []}
+LEAST = {
+    "glance": {"columns": [], "rates": [], "rows": []},
+    "marks": [],
+    "plots": [],
+    "rows": [],
+    "skipped": [],
+    "history": None,
+    "environment": [],
+    "method": [],
+}
 
 
 # Without a browser
