@@ -34,6 +34,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    seconds = float(f"{seconds:.3g}")  # what rounds up to the next unit is shown in that one
     for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= factor:
             return f"{number(seconds / factor)} {unit}"
@@ -41,8 +42,8 @@ def duration(seconds: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """Two decimals while they say something."""
-    return f"{value:.2f}" if value < 10 else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    """Two decimals while they say something, and a third one where they say little."""
+    return f"{value:.3f}" if value < 0.0995 else f"{value:.2f}" if value < 10 else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def interval(estimate: Estimate) -> str:

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Reports are made from the JSON alone: the same file gives the same bytes, and what they show is what it holds."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import made_up_runs
+import numpy as np
+import pytest
+
+from benchmarks import results, views
+
+ROOT = Path(__file__).parents[1]
+
+# Where the benchmarks are tested these must be there; else what needs them is skipped.
+MISSING = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+needs_templates = pytest.mark.skipif(
+    bool(MISSING) and os.environ.get("FASTDROP_TEST_BENCHMARKS") != "1",
+    reason=f"reports: {' and '.join(MISSING)} not installed, which pip install -e '.[bench]' does",
+)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Two runs of a machine, and one of another, as they lie in benchmarks/results."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    made_up_runs.store(folder / "a.json", made_up_runs.report_records(1), date="2026-01-01T00:00:00", commit="a" * 40)
+    made_up_runs.store(folder / "c.json", made_up_runs.report_records(3), date="2026-01-03T00:00:00", cpu="Another CPU")
+    return made_up_runs.store(folder / "b.json", made_up_runs.report_records(2), date="2026-01-02T00:00:00")
+
+
+def make(stored, folder, *arguments, seed="0"):
+    """The report, by the command; what it wrote."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.report", stored, "--output", folder, "--no-readme", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*.*")}
+
+
+@needs_templates
+def test_the_same_file_gives_the_same_bytes(stored, tmp_path):
+    first, second = (make(stored, tmp_path / seed, seed=seed) for seed in ("1", "2"))
+    assert first == second
+    assert set(first) >= {"REPORT.md", "index.html", "plots/throughput.svg", "plots/history.svg"}
+
+
+@needs_templates
+def test_the_report_shows_what_the_run_holds(stored, tmp_path):
+    text = make(stored, tmp_path / "out")["REPORT.md"]
+    run = results.read(stored)
+    for mark in views.marks(run):
+        assert f"**{views.ratio(mark['ratio'])}** | {views.ratio(mark['low'])} - {views.ratio(mark['high'])}" in text
+    assert len(re.findall(r"\*\*missed\*\*", text)) == sum(mark["met"] is False for mark in views.marks(run)) == 1
+    plots = re.findall(r"!\[[^]]+\]\((plots/[a-z-]+\.svg)\)", text)
+    assert len(plots) == 6
+    assert all((tmp_path / "out" / plot).is_file() for plot in plots)
+    assert "[../results/b.json](../results/b.json)" in text
+
+
+@needs_templates
+def test_where_a_peer_wins_is_marked(stored, tmp_path):
+    made = make(stored, tmp_path / "out")
+    line = next(line for line in made["REPORT.md"].splitlines() if line.startswith("**Where another library is faster"))
+    assert "Fast|peer" in line
+    assert "Slow" not in line
+    rows = {row["peer"]["text"]: row["flags"] for row in views.rows(results.read(stored))}
+    assert rows["<b>Fast|peer</b>"] == ["peer wins"]
+    assert rows["Slow peer"] == []
+    assert "the peer wins" in made["plots/peers.svg"]
+    assert made["index.html"].count(">peer wins<") == 1
+
+
+@needs_templates
+def test_tables_keep_their_columns_whatever_a_name_holds(stored, tmp_path):
+    made = make(stored, tmp_path / "out")
+    tables = re.findall(r"(?:^\|.*\n)+", made["REPORT.md"], re.MULTILINE)
+    assert len(tables) >= 6
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+    assert "<b>" not in made["REPORT.md"]
+    assert "<b>Fast" not in made["index.html"]
+
+
+@needs_templates
+def test_history_is_of_the_same_machine_up_to_this_run(stored, tmp_path):
+    table = make(stored, tmp_path / "out")["REPORT.md"].partition("## History")[2].partition("## Method")[0]
+    assert re.findall(r"^\| (2026-01-0\d)", table, re.MULTILINE) == ["2026-01-01", "2026-01-02"]
+
+
+@needs_templates
+def test_plots_take_the_colour_of_their_page_and_share_no_identifiers(stored, tmp_path):
+    made = make(stored, tmp_path / "out")
+    identifiers = re.findall(r'\bid="([^"]+)"', made["index.html"])
+    assert len(identifiers) == len(set(identifiers))
+    for name, svg in made.items():
+        if name.endswith(".svg"):
+            assert "currentColor" in svg
+            assert "prefers-color-scheme:dark" in svg
+            referred = set(re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', svg))
+            assert referred <= set(re.findall(r'\bid="([^"]+)"', svg))
+
+
+@needs_templates
+def test_a_small_run_has_a_report_too(tmp_path):
+    """A part of the suite: whatever it lacks is not shown, and nothing fails."""
+    records = [made_up_runs.record("one", 1.5, np.random.default_rng(0))]
+    made = make(made_up_runs.store(tmp_path / "run.json", records), tmp_path / "out")
+    assert "## Everything" in made["REPORT.md"]
+    assert "plots/growth.svg" not in made
+
+
+@needs_templates
+@pytest.mark.parametrize("broken", ["run.json", "beside it.json"])
+def test_a_file_that_can_not_be_read_ends_it_with_its_name(stored, tmp_path, broken):
+    path = stored if broken == "run.json" else stored.with_name(broken)
+    path.write_text('{"schema": 1}')
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.report", stored, "--output", tmp_path / "out", "--no-readme"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"python -m benchmarks.report: error: {path}: not a file of pytest-benchmark's")
+    assert not (tmp_path / "out").exists()
+
+
+@needs_templates
+def test_a_readme_without_a_place_for_figures_is_refused():
+    from benchmarks import report
+
+    assert (
+        report.with_figures(f"a\n{report.BEGIN}old\n{report.END}b\n", "new\n")
+        == f"a\n{report.BEGIN}new\n{report.END}b\n"
+    )
+    with pytest.raises(results.BadResult, match="figures: begin"):
+        report.with_figures("no place", "new\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.9e-6, "900 ns"),
+        (1e-6, "1 us"),
+        (12.345e-6, "12.3 us"),
+        (1234e-6, "1.23 ms"),
+        (999.7e-6, "1 ms"),
+        (2.5, "2.5 s"),
+    ],
+)
+def test_durations_have_three_digits(seconds, text):
+    assert views.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0613, "0.061"), (0.756, "0.76"), (1.8, "1.80"), (12.34, "12.3"), (123.4, "123"), (1234.5, "1234")],
+)
+def test_ratios_are_short(value, text):
+    assert views.ratio(value) == text
+
+
+# What is in the repository
+
+
+def test_the_stored_runs_can_be_read_and_are_whole():
+    paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert paths
+    for path in paths:
+        run = results.read(path)
+        assert run.environment["complete"]
+        assert not run.environment["dirty"]
+
+
+@needs_templates
+def test_the_stored_report_is_what_its_run_gives():
+    """REPORT.md to the byte. Plots depend on the release of Matplotlib, so of those it is shown that they are there."""
+    from benchmarks import report
+
+    stored = (ROOT / "benchmarks" / "REPORT.md").read_text(encoding="utf-8")
+    source = re.search(r"\]\((results/[^)]+\.json)\)", stored)[1]
+    run = results.read(ROOT / "benchmarks" / source)
+    past = report.past_of(run)
+    assert report.markdown(run, past, report.plots.make(run, past), source) == stored
+    for plot in re.findall(r"\]\((plots/[^)]+)\)", stored):
+        assert (ROOT / "benchmarks" / plot).is_file()
+    page = (ROOT / "benchmarks" / "index.html").read_text(encoding="utf-8")
+    assert f'href="{source}"' in page
+    assert page.count("<tr") > len(run.cases)
