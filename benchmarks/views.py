@@ -42,8 +42,9 @@ def duration(seconds: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """Two decimals while they say something, and a third one where they say little."""
-    return f"{value:.3f}" if value < 0.0995 else f"{value:.2f}" if value < 10 else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    """Two decimals where they say something: one more for what is small, fewer for what is large."""
+    decimals = 3 if value < 0.0995 else 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{decimals}f}"
 
 
 def interval(estimate: Estimate) -> str:
