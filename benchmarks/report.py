@@ -127,10 +127,18 @@ def write(path: Path, text: str) -> None:
 
 
 def past_of(run: Run) -> list[Run]:
-    """The run and those beside its file that are of the same machine and whole, in the order of their dates."""
-    runs = [read(path) for path in sorted(run.path.parent.glob("*.json")) if path.resolve() != run.path.resolve()]
-    same = [other for other in runs if machine(other) == machine(run) and other.date <= run.date]
-    return sorted([*same, run], key=lambda other: other.date)
+    """The run and those beside its file that are of the same machine, in the order of their dates."""
+    runs = [run]
+    for path in sorted(run.path.parent.glob("*.json")):
+        if path.resolve() != run.path.resolve():
+            try:
+                other = read(path)
+            except BadResult as error:
+                print(f"left out of the history: {error}", file=sys.stderr)
+                continue
+            if machine(other) == machine(run) and other.date <= run.date:
+                runs.append(other)
+    return sorted(runs, key=lambda other: other.date)
 
 
 def machine(run: Run) -> tuple[Any, ...]:
