@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from benchmarks.results import Case, Estimate, Run
-from benchmarks.views import HISTORY, KIB, MIB, RATES, peer_label, size
+from benchmarks.views import HISTORY, KIB, MIB, RATES, peer_label, ratio, size
 
 INK = "#010203"
 BLUE, ORANGE, GREEN, VIOLET, GREY = "#3d85d1", "#d9822b", "#35a06f", "#9a6fd0", "#8a8f98"
@@ -197,7 +197,7 @@ def bars(axes: Axes, at: list[float], estimates: list[Estimate], color: str, hei
     axes.barh(at, ratios, height, color=color, label=label, xerr=errors, error_kw={"ecolor": INK, "elinewidth": 0.8})
     for place, e in zip(at, estimates, strict=True):
         axes.annotate(
-            f" {e.ratio:.3g}",
+            f" {ratio(e.ratio)}",
             (max(e.high, e.ratio), place),
             va="center",
             fontsize=8,
@@ -220,12 +220,12 @@ def peers(run: Run) -> Figure | None:
     for axes, (nbytes, rate, cases) in zip(all_axes.flat, panels, strict=True):
         estimates = [case.estimate_over({"fastdrop": 1}) for case in cases]
         ratios = [e.ratio for e in estimates]
-        colors = [ORANGE if ratio < 1 else BLUE for ratio in ratios]
-        axes.barh(range(len(cases)), [ratio - 1 for ratio in ratios], 0.72, left=1, color=colors)
-        for place, ratio in enumerate(ratios):
-            what = f"{ratio:.3g}" + (" — the peer wins" if ratio < 1 else "")
+        colors = [ORANGE if value < 1 else BLUE for value in ratios]
+        axes.barh(range(len(cases)), [value - 1 for value in ratios], 0.72, left=1, color=colors)
+        for place, value in enumerate(ratios):
+            what = ratio(value) + (" — the peer wins" if value < 1 else "")
             axes.annotate(
-                what, (max(ratio, 1), place), va="center", fontsize=8, xytext=(4, 0), textcoords="offset points"
+                what, (max(value, 1), place), va="center", fontsize=8, xytext=(4, 0), textcoords="offset points"
             )
         labels = [peer_label(case) for case in cases]
         what = "one element" if nbytes == 4 else size(nbytes)
@@ -253,8 +253,7 @@ def roofline(run: Run) -> Figure | None:
         return None
     made, all_axes = figure(len(panels), height=3.6, sharey=True)
     for axes, (nbytes, cases) in zip(all_axes, panels, strict=True):
-        plain = next(case for case in cases if case.about["operation"] in ("forward", "apply"))
-        bandwidth = 2 * nbytes / plain.median_of("np.copyto")
+        bandwidth = 2 * nbytes / cases[0].median_of("np.copyto")
         intensities = [case.about["elements"] / case.about["moved"] for case in cases]
         ends = [0.7 * min(intensities), 1.4 * max(intensities)]
         axes.plot(ends, [bandwidth * end / 1e9 for end in ends], color=GREY, linestyle=(0, (4, 2)))
@@ -309,11 +308,11 @@ def growth(run: Run) -> Figure | None:
     threads.plot(at, at, color=GREY, linewidth=0.8)
     threads.set(title="with the threads: times as fast as one", xlabel="threads", xticks=at)
     threads.legend(fontsize=8)
-    names = [f"{case.about['rate']:.4g}\n{planes(case)}" for case in rates]
+    names = [f"{case.about['rate']:.3g}\n{case.about['planes']}" for case in rates]
     places = list(range(len(rates)))
     line(rate_axes, places, [case.estimate for case in rates], GREEN, "")
-    rate_axes.set(title="with the rate and its planes: copies", xticks=places, xticklabels=names)
-    rate_axes.tick_params(axis="x", labelsize=8)
+    rate_axes.set(title="with the rate: copies", xlabel="rate, and its planes", xticks=places, xticklabels=names)
+    rate_axes.tick_params(axis="x", labelsize=8 if len(rates) < 8 else 6.5)
     rate_axes.set_ylim(0)
     for rate, cases in by_dims.items():
         line(
@@ -327,11 +326,6 @@ def growth(run: Run) -> Figure | None:
     dims.set_ylim(0)
     dims.legend(fontsize=8)
     return made
-
-
-def planes(case: Case) -> str:
-    number = case.about["planes"]
-    return f"{number} plane{'s' * (number != 1)}"
 
 
 def history(runs: list[Run]) -> Figure | None:

@@ -7,7 +7,7 @@ Nothing here needs more than NumPy.
 import textwrap
 from typing import Any
 
-from benchmarks.results import BLOCK, DRAWS, LEVEL, OFF, Case, Estimate, Run
+from benchmarks.results import BLOCK, DRAWS, LEVEL, OFF, BadResult, Case, Estimate, Run
 
 KIB, MIB = 1 << 10, 1 << 20
 RATES = (0.1, 0.5)
@@ -330,6 +330,11 @@ def readme_figures(run: Run, source: str) -> str:
         "| array | `np.copyto` | dropout at 0.1, times the copy | at 0.5 | the NumPy recipe at 0.1, in dropouts |",
         "|---|---|---|---|---|",
     ]
+    lacking = [
+        f"{size(nbytes)} at {rate:g}" for nbytes in (4, *SIZES[:4]) for rate in RATES if (nbytes, rate) not in cases
+    ]
+    if lacking:
+        raise BadResult(f"{run.path}: README's figures need the whole suite, and this lacks {', '.join(lacking)}")
     for nbytes in SIZES[:4]:
         slow, fast = cases[nbytes, 0.1], cases[nbytes, 0.5]
         beside = recipe.get((nbytes, 0.1))

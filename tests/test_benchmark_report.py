@@ -141,6 +141,13 @@ def test_a_file_beside_it_that_is_no_run_is_left_out_of_the_history_and_named(st
     assert done.stderr.startswith(f"left out of the history: {beside}: not a file of pytest-benchmark's")
 
 
+def test_a_part_of_the_suite_has_no_figures_for_the_readme(tmp_path):
+    records = [made_up_runs.record("one", 1.5, np.random.default_rng(0))]
+    run = results.read(made_up_runs.store(tmp_path / "run.json", records))
+    with pytest.raises(results.BadResult, match=r"run\.json: README's figures need the whole suite, .* 16 KiB at 0\.1"):
+        views.readme_figures(run, "run.json")
+
+
 @needs_templates
 def test_a_readme_without_a_place_for_figures_is_refused():
     from benchmarks import report
