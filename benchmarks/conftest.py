@@ -78,7 +78,8 @@ def _is_whole(config) -> bool:
 def _result_file() -> Path:
     """A new name in benchmarks/results: date, CPU, instruction set, commit."""
     here = measuring.environment()
-    cpu = re.sub(r"[^a-z0-9]+", "-", here["cpu"].lower()).strip("-")
+    cpu = re.sub(r"\((r|tm)\)|[^a-z0-9]+", "-", here["cpu"].lower())
+    cpu = re.sub(r"-+", "-", cpu).strip("-")
     at = f"{(here['commit'] or 'unversioned')[:7]}{'-dirty' if here['dirty'] else ''}"
     name = f"{datetime.datetime.now(datetime.UTC).date()}-{cpu}-{here['isa']}-{at}"
     names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
