@@ -161,7 +161,11 @@ def dropout(
     y = out if out is not None else _engine.result_for(x)
     key, call = source.next_draw()
     threshold, scale = _engine.threshold_and_scale(rate)
-    _engine.apply(x, y, key, call, threshold, scale)
+    size = x.size
+    if size < _engine.LARGE:
+        fastdrop._kernels.apply(x, y, 0, size, key, call, threshold, scale)
+    else:
+        _engine.apply(x, y, key, call, threshold, scale)
     return y
 
 
