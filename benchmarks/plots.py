@@ -408,7 +408,7 @@ PLOTS: tuple[tuple[str, str, str, str, Callable], ...] = (
     ),
     (
         "history",
-        "History",
+        "From run to run",
         "The ratio to the copy in each stored run of this machine, with its interval as a band.",
         "Line chart of ratios to the copy, a point for each run.",
         history,

@@ -47,9 +47,12 @@ def fused_case(in_turn, function, shapes, rate, in_numpy, extra_read) -> None:
     result, mask = function(*operands(), rate, return_mask=True)
     memory = kept(result, mask) if function is fastdrop.relu_dropout else kept(mask)
     moved = nbytes + sum(4 * math.prod(shape) for shape in shapes)
-    over = {"dropout": 1, "np.add": 1, "np.negative": -1} if extra_read else {"dropout": 1}
+    plain = {"name": "plain dropout", "over": {"dropout": 1}, "at_most": 1.15}
+    if extra_read:
+        plain["name"] += " and the extra array's reading"
+        plain["over"] |= {"np.add": 1, "np.negative": -1}
     targets = (
-        {"name": "plain dropout and the extra array's reading", "over": over, "at_most": 1.15},
+        plain,
         {"name": "the same in NumPy calls around dropout", "over": {"in NumPy calls": 1}, "at_most": 0.5},
     )
     in_turn(make, about("forward", function.__name__, nbytes, rate, moved=moved, memory=memory), targets)

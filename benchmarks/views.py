@@ -103,22 +103,29 @@ def mark(case: Case, target: dict[str, Any] | None, group: str, label: str) -> d
     }
 
 
+COPY, REST, FUSED, FAMILY = (
+    "dropout beside the copy",
+    "the call, threads, masks, dtypes",
+    "fused functions",
+    "the rest of the family",
+)
+
+
 def marks(run: Run) -> list[dict[str, Any]]:
-    """Whatever has a bound, and whether it keeps it."""
-    result = []
-    for case in sorted(run.cases.values(), key=lambda case: case.about["function"] != "dropout"):
-        for target in case.targets:
-            if case.about["function"] != "dropout":
-                group = "the family"
-            elif target.get("over") == {"np.copyto": 1}:
-                group = "dropout beside the copy"
-            else:
-                group = "the call, threads, masks, dtypes"
-            result.append(mark(case, target, group, what(case, run)))
-    order = list(
-        dict.fromkeys(mark["group"] for mark in sorted(result, key=lambda mark: mark["against"] != "the copy"))
-    )
-    return sorted(result, key=lambda mark: order.index(mark["group"]))
+    """Whatever has a bound, and whether it keeps it, by groups."""
+    result = [
+        mark(case, target, group_of(case, target), what(case, run))
+        for case in run.cases.values()
+        for target in case.targets
+    ]
+    return sorted(result, key=lambda mark: (COPY, REST, FUSED, FAMILY).index(mark["group"]))
+
+
+def group_of(case: Case, target: dict[str, Any]) -> str:
+    function = case.about["function"]
+    if function == "dropout":
+        return COPY if target.get("over") == {"np.copyto": 1} else REST
+    return FUSED if function in ("dropout_add", "bias_dropout_add", "relu_dropout") else FAMILY
 
 
 def glance(run: Run) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_tables_keep_their_columns_whatever_a_name_holds(stored, tmp_path):
 
 @needs_templates
 def test_history_is_of_the_same_machine_up_to_this_run(stored, tmp_path):
-    table = make(stored, tmp_path / "out")["REPORT.md"].partition("## History")[2].partition("## Method")[0]
+    table = make(stored, tmp_path / "out")["REPORT.md"].partition("## From run to run")[2].partition("## Method")[0]
     assert re.findall(r"^\| (2026-01-0\d)", table, re.MULTILINE) == ["2026-01-01", "2026-01-02"]
 
 
