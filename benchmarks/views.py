@@ -220,7 +220,7 @@ def row(case: Case) -> dict[str, Any]:
         flags.append("noisy")
     if case.targets:
         met = all(mark(case, target, "", "")["met"] for target in case.targets)
-        flags.append("mark met" if met else "mark missed")
+        flags.append("bound met" if met else "bound missed")
     memory = about.get("memory")
     cells: dict[str, tuple[str, Any]] = {
         "what": (name, name),

@@ -105,7 +105,7 @@ COLUMNS = [
     {"key": "rounds", "label": "rounds", "kind": "number", "filter": False, "help": "good ones"},
 ]
 SIZES = [("1 MiB", 1 << 20), ("16 KiB", 1 << 14), ("64 MiB", 1 << 26), ("4 B", 4)]
-FLAGS = [[], [], [], ["peer wins"], [], ["noisy"], ["mark missed"], [], ["mark met"], ["peer wins", "noisy"], []]
+FLAGS = [[], [], [], ["peer wins"], [], ["noisy"], ["bound missed"], [], ["bound met"], ["peer wins", "noisy"], []]
 
 
 def cell(text, value):
@@ -547,7 +547,7 @@ def test_selects_offer_values_in_order_of_appearance_and_all_must_hold(page):
     ("boxes", "wanted"),
     [
         (["peers"], lambda flags: "peer wins" in flags),
-        (["missed"], lambda flags: "mark missed" in flags),
+        (["missed"], lambda flags: "bound missed" in flags),
         (["noisy"], lambda flags: "noisy" not in flags),
         (["peers", "noisy"], lambda flags: "peer wins" in flags and "noisy" not in flags),
     ],

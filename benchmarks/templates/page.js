@@ -140,7 +140,7 @@
         words.every((word) => searched.includes(word)) &&
         chosen.every(({ at, text }) => texts[at] === text) &&
         (!wanted.has("peers") || flags.includes("peer wins")) &&
-        (!wanted.has("missed") || flags.includes("mark missed")) &&
+        (!wanted.has("missed") || flags.includes("bound missed")) &&
         (!wanted.has("noisy") || !flags.includes("noisy"));
     };
 
