@@ -219,6 +219,7 @@ def add_rounds(bench, again: dict[str, Any]) -> None:
         bench.stats.update(seconds)
     mine, other = bench.extra_info, again["extra_info"]
     mine["load"] += other["load"]
+    mine["off"] += [sum(mine["passes"]) + number for number in other["off"]]
     mine["passes"] += other["passes"]
     for name, seconds in other["references"].items():
         mine["references"][name] += seconds

@@ -254,8 +254,13 @@ def measure(
             with contextlib.suppress(Enough):
                 benchmark.pedantic(case, teardown=end_and_begin, rounds=effort.most, iterations=rounds.iterations)
         seconds = {name: [digits(value) for value in times] for name, times in rounds.seconds.items()}
-        done = len(next(iter(seconds.values())))
-        benchmark.extra_info |= {"references": seconds, "placements": len(turns), "passes": [done]}
+        first_times = np.array(seconds[first_reference])
+        benchmark.extra_info |= {
+            "references": seconds,
+            "placements": len(turns),
+            "passes": [len(first_times)],
+            "off": np.flatnonzero(first_times > OFF * first_times.min()).tolist(),  # rounds that its ratio leaves out
+        }
 
 
 @contextlib.contextmanager

@@ -215,6 +215,9 @@ def test_a_run_holds_all_passes_and_says_what_it_is(tmp_path):
     for case in run.cases.values():
         assert len(case.passes) == 3
         assert min(case.passes) >= measuring.QUICK.fewest
+    for record in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]:
+        case = run.cases[record["fullname"].rpartition("/")[2]]
+        assert len(record["extra_info"]["off"]) == case.estimate.rounds - case.estimate.good
     known = run.environment
     assert (known["set"], known["complete"], known["failed"]) == ("quick", True, [])
     assert known["isa"] == fastdrop._kernel_names()[-1]
