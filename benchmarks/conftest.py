@@ -177,7 +177,7 @@ class Session:
             done = subprocess.run(
                 [
                     *(sys.executable, "-m", "pytest", *self.config.invocation_params.args),
-                    *(f"--pass-of={number}/{passes}", f"--benchmark-json={path}"),
+                    *(f"--pass-of={number}/{passes}", f"--benchmark-json={path}", "--benchmark-quiet"),
                 ],
                 cwd=self.config.invocation_params.dir,
                 stdout=subprocess.PIPE,
