@@ -9,8 +9,7 @@
 #include "fastdrop.h"
 
 enum {
-    LONG = 1024,                      /* elements of a run that goes to a kernel by itself, */
-    LONG_REPEATED = 8192,             /* and where one decision sets or clears them all: small pieces clear slowly */
+    LONG = 1024,                      /* elements of a run that goes to a kernel by itself */
     PART = 4096,                      /* elements whose bits are put together */
     SLACK = 8,                        /* bytes that put_bits() may write behind the last bit */
 };
@@ -32,7 +31,7 @@ typedef struct {
 
 static int is_long(run r)
 {
-    return r.n >= (r.is_repeated ? LONG_REPEATED : LONG);
+    return r.n >= LONG;
 }
 
 static cursor cursor_at(const fd_places *p, int64_t element)
@@ -82,11 +81,16 @@ static void advance(const fd_places *p, cursor *c, size_t n)
     }
 }
 
+static int given_bit(const fd_places *p, size_t index)
+{
+    return p->bits[index / 8] >> index % 8 & 1;
+}
+
 static int is_kept(const fd_job *job, int64_t index)
 {
     uint8_t bit;
     if (job->places.bits != NULL) {
-        return job->places.bits[index / 8] >> index % 8 & 1;
+        return given_bit(&job->places, (size_t)index);
     }
     job->kernels->keep_bits(&job->draw, (uint64_t)index, 1, &bit);
     return bit;
@@ -125,22 +129,42 @@ static void put_same(uint8_t *to, size_t at, int bit, size_t n)
     }
 }
 
-/* The keep bits of whole runs of one decision each, as of channels that come first: up to n elements, from bit `at` on.
- * Returns how many, which is 0 where it is something else that comes next. */
-static size_t repeat_bits(const fd_places *p, cursor *c, size_t n, size_t at, uint8_t *bits)
+/* How many whole runs of one given decision each come next, as of channels that come first, in at most n elements. */
+static size_t whole_runs(const fd_places *p, const cursor *c, size_t n)
 {
     const int last = p->ndim - 1;
     if (last < 1 || p->bits == NULL || p->stride[last] != 0 || p->stride[last - 1] != 1 || c->at[last] != 0) {
         return 0;
     }
-    const size_t length = (size_t)p->shape[last], left = (size_t)(p->shape[last - 1] - c->at[last - 1]);
-    const size_t runs = left < n / length ? left : n / length;
+    const size_t fit = n / (size_t)p->shape[last], left = (size_t)(p->shape[last - 1] - c->at[last - 1]);
+    return left < fit ? left : fit;
+}
+
+/* Their keep bits, from bit `at` on; returns how many elements those are. */
+static size_t repeat_bits(const fd_places *p, cursor *c, size_t n, size_t at, uint8_t *bits)
+{
+    const size_t runs = whole_runs(p, c, n);
+    if (runs == 0) {
+        return 0;
+    }
+    const int last = p->ndim - 1;
+    const size_t length = (size_t)p->shape[last];
     for (size_t i = 0; i < runs; ++i) {
-        const size_t index = (size_t)c->index + i;
-        put_same(bits, at + i * length, p->bits[index / 8] >> index % 8 & 1, length);
+        put_same(bits, at + i * length, given_bit(p, (size_t)c->index + i), length);
     }
     advance_along(p, c, last - 1, runs);
     return runs * length;
+}
+
+/* How many of them are decided alike, and can be set or cleared as one. */
+static size_t runs_alike(const fd_places *p, const cursor *c, size_t n)
+{
+    const size_t runs = whole_runs(p, c, n), index = (size_t)c->index;
+    size_t alike = runs > 0;
+    while (alike < runs && given_bit(p, index + alike) == given_bit(p, index)) {
+        ++alike;
+    }
+    return alike;
 }
 
 /* The keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
@@ -253,9 +277,16 @@ void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *oper
             part = collect_bits(job, &c, n - done < PART ? n - done : PART, bits);
             job->kernels->apply[job->op][job->dtype](bits, 0, part, &o);
         } else {
-            part = r.n;
-            apply_run(job, r, &o);
-            advance(&job->places, &c, r.n);
+            const size_t alike = takes_bits ? runs_alike(&job->places, &c, n - done) : 0;
+            if (alike > 1) {
+                part = alike * r.n;
+                apply_run(job, (run){r.index, part, 1}, &o);
+                advance_along(&job->places, &c, job->places.ndim - 2, alike);
+            } else {
+                part = r.n;
+                apply_run(job, r, &o);
+                advance(&job->places, &c, r.n);
+            }
         }
     }
 }
@@ -269,8 +300,7 @@ void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools)
             memset(bools + done, is_kept(job, r.index), r.n);
         } else if (job->places.bits != NULL) {
             for (size_t i = 0; i < r.n; ++i) {
-                const size_t at = (size_t)r.index + i;
-                bools[done + i] = job->places.bits[at / 8] >> at % 8 & 1;
+                bools[done + i] = (uint8_t)given_bit(&job->places, (size_t)r.index + i);
             }
         } else {
             job->kernels->keep_bools(&job->draw, (uint64_t)r.index, r.n, bools + done);
