@@ -347,7 +347,7 @@ def readme_figures(run: Run, source: str) -> str:
         beside = recipe.get((nbytes, 0.1))
         lines.append(
             f"| {size(nbytes)} | {duration(slow.median_of('np.copyto'))} | {ratio(slow.estimate.ratio)} | "
-            f"{ratio(fast.estimate.ratio)} | {number(beside.estimate_over({'fastdrop': 1}).ratio) if beside else ''} |"
+            f"{ratio(fast.estimate.ratio)} | {ratio(beside.estimate_over({'fastdrop': 1}).ratio) if beside else ''} |"
         )
     one = cases[4, 0.1].estimate_over({"np.multiply": 1}).ratio
     bounds = marks(run)
