@@ -12,7 +12,8 @@ Those come from few passes and are themselves uncertain: each is drawn towards t
 that were known from PRIOR more passes, and Student's t with all those degrees of freedom makes up the interval (Smyth,
 Statistical Applications in Genetics and Molecular Biology 3, 2004, article 3). Its level is such that with a
 probability of 1 - ALPHA none of the cases is reported if none has changed (Bonferroni). And a change of less than
-LEAST is not reported, however sure.
+LEAST is not reported, however sure. Of 1000 simulated pairs of runs of the same code none was reported where only
+rounds differ, and 5 where passes differ by 2 % too (tests/test_benchmark_results.py).
 
 Runs of a single pass do not show how far passes differ. Where there are MANY cases the spread of their changes stands
 in for it, at the price that a change of most cases by different amounts hides itself.
