@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results import BadResult, Run, read
+from benchmarks.results import MACHINE, BadResult, Run, read
+from benchmarks.views import ratio
 
 ALPHA = 0.01
 LEAST = 0.02
@@ -124,8 +125,10 @@ def compare(old: Run, new: Run) -> Comparison:
 
 def student_t(alpha: float, freedom: np.ndarray) -> np.ndarray:
     """How many standard errors a number may be off on either side with a probability of alpha."""
-    from scipy import stats  # the only thing that is needed of it
-
+    try:
+        from scipy import stats  # here, for whoever reads runs needs no SciPy
+    except ModuleNotFoundError as error:
+        raise BadResult("SciPy is not installed, which pip install -e '.[bench]' does") from error
     return stats.t.isf(alpha / 2, freedom)
 
 
@@ -135,9 +138,9 @@ def judged(run: Run) -> list[str]:
 
 def why_not(old: Run, new: Run) -> str | None:
     """Why ratios of two runs say nothing of a change in fastdrop: they are of different machines."""
-    for field, what in (("cpu", "CPU"), ("isas", "instruction sets"), ("cpus", "number of CPUs")):
-        if old.environment[field] != new.environment[field]:
-            return f"the {what} differs: {old.environment[field]} and {new.environment[field]}"
+    for field, what in MACHINE.items():
+        if old.machine[field] != new.machine[field]:
+            return f"the {what} differs: {old.machine[field]} and {new.machine[field]}"
     return None
 
 
@@ -162,7 +165,7 @@ def lines(comparison: Comparison) -> list[str]:
         (
             f"`{old.commit}` ({old.date}) → `{new.commit}` ({new.date}), {new.environment['cpu']}, "
             f"{new.environment['isa']}. Ratios to the reference measured in the same rounds; above 1 is slower. "
-            f"Half of the cases would show a change from {comparison.seen - 1:.0%} on."
+            f"Half of the cases would show a change from {comparison.seen - 1:.0%} on; more passes show smaller ones."
         ),
     ]
     if comparison.passes == 1:
@@ -177,7 +180,7 @@ def lines(comparison: Comparison) -> list[str]:
         result += ["", "| case | old | new | change | interval |", "|---|---|---|---|---|"]
         for change in (*slower, *faster):
             result.append(
-                f"| {label(change.name)} | {change.old:.3g} | {change.new:.3g} "
+                f"| {label(change.name)} | {ratio(change.old)} | {ratio(change.new)} "
                 f"| **{change.factor - 1:+.1%}** {change.verdict} | {change.low - 1:+.1%} to {change.high - 1:+.1%} |"
             )
     for title, names in (

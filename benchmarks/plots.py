@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.results import Case, Estimate, Run
-from benchmarks.views import HISTORY, KIB, MIB, RATES, peer_label, ratio, size
+from benchmarks.views import HISTORY, KIB, MIB, RATES, bound_in_copies, peer_label, plain_dropout, ratio, size
 
 INK = "#010203"
 BLUE, ORANGE, GREEN, VIOLET, GREY = "#3d85d1", "#d9822b", "#35a06f", "#9a6fd0", "#8a8f98"
 COLORS = {0.1: ORANGE, 0.5: BLUE}  # of rates
+DASHED = (0, (4, 2))
 WIDTH = 8.2  # inches, of 72 points
 
 STYLE = {
@@ -103,12 +104,10 @@ def sizes(axes: Axes, values: list[int]) -> None:
 
 
 def plain_log(axis, *ticks: float) -> None:
-    """A logarithmic axis whose ticks are plain numbers: these, or one at each power of ten."""
-    axis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator())
+    """A logarithmic axis with these ticks, as plain numbers."""
+    axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    if ticks:
-        axis.set_minor_locator(NullLocator())
+    axis.set_minor_locator(NullLocator())
 
 
 def line(axes: Axes, at: list[float], estimates: list[Estimate], color: str, label: str) -> None:
@@ -117,8 +116,8 @@ def line(axes: Axes, at: list[float], estimates: list[Estimate], color: str, lab
     axes.fill_between(at, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.25, linewidth=0)
 
 
-def the_copy(axes: Axes, label: str = "the copy") -> None:
-    axes.axhline(1, color=GREY, linewidth=1.2, linestyle=(0, (4, 2)), label=label)
+def the_copy(axes: Axes) -> None:
+    axes.axhline(1, color=GREY, linewidth=1.2, linestyle=DASHED, label="the copy")
 
 
 def by_rate(cases: list[Case], key: str) -> dict[float, list[Case]]:
@@ -139,15 +138,15 @@ def throughput(run: Run) -> Figure | None:
         left.plot(at, [case.about["moved"] / case.median / 1e9 for case in cases], "o-", color=COLORS[rate])
         line(right, at, [case.estimate for case in cases], COLORS[rate], f"rate {rate:g}")
     copies = [case.about["moved"] / case.median_of("np.copyto") / 1e9 for case in cases]
-    left.plot(at, copies, color=GREY, linewidth=1.2, linestyle=(0, (4, 2)))
+    left.plot(at, copies, color=GREY, linewidth=1.2, linestyle=DASHED)
     left.set(title="read and written, GB/s", xlabel="array", yscale="log")
     plain_log(left.yaxis, 0.01, 0.1, 1, 10, 100)
     the_copy(right)
-    bounds = [
-        (case.about["bytes"], target["at_most"], rate) for rate in series for case, target in targets(series[rate])
-    ]
-    for nbytes, bound, rate in bounds:
-        right.plot([nbytes], [bound], marker="_", markersize=13, markeredgewidth=2, color=COLORS[rate], alpha=0.6)
+    for rate, cases in series.items():
+        for nbytes, target in ((case.about["bytes"], bound_in_copies(case)) for case in cases):
+            if target is not None:
+                style = {"marker": "_", "markersize": 13, "markeredgewidth": 2, "alpha": 0.6}
+                right.plot([nbytes], [target["at_most"]], color=COLORS[rate], **style)
     right.set(title="time, in copies", xlabel="array", yscale="log")
     plain_log(right.yaxis, 0.5, 1, 2, 4)
     right.legend()
@@ -156,21 +155,14 @@ def throughput(run: Run) -> Figure | None:
     return made
 
 
-def targets(cases: list[Case]) -> list[tuple[Case, dict]]:
-    """The bounds on the ratio to the copy."""
-    return [(case, target) for case in cases for target in case.targets if target.get("over") == {"np.copyto": 1}]
-
-
 def isas(run: Run) -> Figure | None:
     panels = []
     for nbytes in (MIB, 8 * MIB):
-        found = run.select(operation="forward", bytes=nbytes, dtype="float32", threads=1, out="given", peer=None)
         cases = {
-            (case.about["isa"], case.about["rate"]): case
-            for case in found
-            if case.about["axis"] in ("size", None)
-            and case.about["function"] == "dropout"
-            and len(case.references) == 1
+            (isa, rate): case
+            for (isa, threads), found in plain_dropout(run).items()
+            for (at, rate), case in found.items()
+            if threads == 1 and at == nbytes
         }
         names = [name for name in run.environment["isas"] if all((name, rate) in cases for rate in RATES)]
         if names:
@@ -178,12 +170,12 @@ def isas(run: Run) -> Figure | None:
     if not panels:
         return None
     made, all_axes = figure(len(panels), height=2.6)
-    for axes, (nbytes, names, cases) in zip(all_axes, panels, strict=False):
+    for axes, (nbytes, names, cases) in zip(all_axes, panels, strict=True):
         for number, rate in enumerate(RATES):
             estimates = [cases[name, rate].estimate for name in names]
             at = [place + 0.2 - 0.4 * number for place in range(len(names))]
             bars(axes, at, estimates, COLORS[rate], 0.36, f"rate {rate:g}")
-        axes.axvline(1, color=GREY, linewidth=1.2, linestyle=(0, (4, 2)))
+        axes.axvline(1, color=GREY, linewidth=1.2, linestyle=DASHED)
         axes.set(title=f"{size(nbytes)}, in copies", yticks=range(len(names)), yticklabels=names)
         axes.set_xlim(0, 1.16 * max(cases[name, rate].estimate.ratio for name in names for rate in RATES))
         axes.grid(visible=False, axis="y")
@@ -232,7 +224,8 @@ def peers(run: Run) -> Figure | None:
         axes.set(title=f"{what}, rate {rate:g}", yticks=range(len(cases)), yticklabels=labels, xscale="log")
         axes.axvline(1, color=INK, linewidth=0.8)
         axes.grid(visible=False, axis="y")
-        axes.set_xlim(0.5, 4 * max(case.estimate_over({"fastdrop": 1}).ratio for p in panels for case in p[2]))
+    slowest = max(case.estimate_over({"fastdrop": 1}).ratio for _, _, cases in panels for case in cases)
+    all_axes.flat[-1].set_xlim(0.5, 4 * slowest)  # of all, for they share it
     all_axes.flat[-1].set_xlabel("time, in that of fastdrop.dropout with one thread")
     plain_log(all_axes.flat[-1].xaxis, 1, 10, 100, 1000)
     return made
@@ -256,7 +249,7 @@ def roofline(run: Run) -> Figure | None:
         bandwidth = 2 * nbytes / cases[0].median_of("np.copyto")
         intensities = [case.about["elements"] / case.about["moved"] for case in cases]
         ends = [0.7 * min(intensities), 1.4 * max(intensities)]
-        axes.plot(ends, [bandwidth * end / 1e9 for end in ends], color=GREY, linestyle=(0, (4, 2)))
+        axes.plot(ends, [bandwidth * end / 1e9 for end in ends], color=GREY, linestyle=DASHED)
         axes.annotate(
             f"the copy: {bandwidth / 1e9:.3g} GB/s", (0.02, 0.97), xycoords="axes fraction", fontsize=8, va="top"
         )
@@ -295,7 +288,7 @@ def growth(run: Run) -> Figure | None:
         per_element = [case.median / case.about["elements"] * 1e9 for case in cases]
         top.plot(at, per_element, "o-", color=COLORS[rate], label=f"rate {rate:g}")
     copies = [case.median_of("np.copyto") / case.about["elements"] * 1e9 for case in cases]
-    top.plot(at, copies, color=GREY, linestyle=(0, (4, 2)), linewidth=1.2, label="the copy")
+    top.plot(at, copies, color=GREY, linestyle=DASHED, linewidth=1.2, label="the copy")
     top.set(title="with the size: ns an element", yscale="log", xlabel="array")
     plain_log(top.yaxis, 0.1, 1, 10, 100, 1000)
     sizes(top, at)

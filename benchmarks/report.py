@@ -16,11 +16,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from benchmarks import plots, views
+from benchmarks import views
 from benchmarks.results import BadResult, Run, read
+
+try:
+    import jinja2
+    from markupsafe import Markup
+
+    from benchmarks import plots
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"python -m benchmarks.report: error: {error.name} is not installed, which pip install -e '.[bench]' does"
+    ) from error
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -48,6 +55,7 @@ def context(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> 
         "skipped": run.environment.get("skipped", []),
         "failed": run.environment["failed"],
         "history": views.history(past),
+        "level": f"{views.LEVEL:.0%}",
         "source": source,
     }
 
@@ -76,9 +84,6 @@ def page(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> str
 
 def markdown(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> str:
     known = context(run, past, drawn, source)
-    known["groups"] = {
-        mark["group"]: [m for m in known["marks"] if m["group"] == mark["group"]] for mark in known["marks"]
-    }
     peers = [case for case in run.cases.values() if case.about["peer"] and "fastdrop" in case.references]
     return (
         templates(False)
@@ -136,13 +141,9 @@ def past_of(run: Run) -> list[Run]:
             except BadResult as error:
                 print(f"left out of the history: {error}", file=sys.stderr)
                 continue
-            if machine(other) == machine(run) and other.date <= run.date:
+            if other.machine == run.machine and other.date <= run.date:
                 runs.append(other)
     return sorted(runs, key=lambda other: other.date)
-
-
-def machine(run: Run) -> tuple[Any, ...]:
-    return run.environment["cpu"], run.environment.get("model"), run.environment["isa"], run.environment["cpus"]
 
 
 def newest() -> Path:

@@ -14,8 +14,7 @@ deviations are made longer by the root of that.
 import json
 import math
 import zlib
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,7 @@ class Case:
     seconds: np.ndarray
     references: dict[str, np.ndarray]
     passes: tuple[int, ...]  # rounds of each
+    _estimates: dict[tuple, Estimate] = field(default_factory=dict, repr=False)  # so that each is made once
 
     @property
     def reference(self) -> str:
@@ -73,25 +73,28 @@ class Case:
     def median_of(self, reference: str) -> float:
         return float(np.median(self.references[reference]))
 
-    @cached_property
+    @property
     def estimate(self) -> Estimate:
         """Of the ratio to the reference."""
         return self.estimate_over({self.reference: 1})
 
     def estimate_over(self, over: dict[str, float]) -> Estimate:
         """Of the ratio to a sum of references, each times its factor."""
-        passes = self.logarithms(over)
-        deviations = self.deviations(over)
-        center = float(np.mean([np.median(rounds) for rounds in passes]))
-        low, high = np.quantile(deviations, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Estimate(
-            math.exp(center),
-            math.exp(center + low),
-            math.exp(center + high),
-            float(np.std(deviations)),
-            sum(map(len, passes)),
-            len(self.seconds),
-        )
+        key = tuple(over.items())
+        if key not in self._estimates:
+            passes = self.logarithms(over)
+            center = float(np.mean([np.median(rounds) for rounds in passes]))
+            deviations = self.deviations(passes, center)
+            low, high = np.quantile(deviations, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            self._estimates[key] = Estimate(
+                math.exp(center),
+                math.exp(center + low),
+                math.exp(center + high),
+                float(np.std(deviations)),
+                sum(map(len, passes)),
+                len(self.seconds),
+            )
+        return self._estimates[key]
 
     def logarithms(self, over: dict[str, float]) -> list[np.ndarray]:
         """Of the ratios of the good rounds, for each pass."""
@@ -107,16 +110,14 @@ class Case:
             begin += rounds
         return passes
 
-    def deviations(self, over: dict[str, float]) -> np.ndarray:
+    def deviations(self, passes: list[np.ndarray], center: float) -> np.ndarray:
         """How far the logarithm of the ratio goes from itself when rounds and passes are drawn anew, DRAWS times."""
-        passes = self.logarithms(over)
         n = len(passes)
         generator = np.random.default_rng(zlib.crc32(self.name.encode()))  # the same at each reading
         # Of each pass as many medians as it may be drawn for.
         medians = np.stack([_medians(rounds, (DRAWS, n), generator) for rounds in passes])
         drawn = generator.integers(n, size=(DRAWS, n))
         means = np.take_along_axis(medians, drawn[None], axis=0)[0].mean(axis=1)
-        center = np.mean([np.median(rounds) for rounds in passes])
         return (means - center) * math.sqrt(n / (n - 1) if n > 1 else 1.0)
 
 
@@ -127,6 +128,15 @@ def _medians(rounds: np.ndarray, shape: tuple[int, ...], generator: np.random.Ge
     first = generator.integers(n, size=(*shape, blocks, 1))
     at = (first + np.arange(BLOCK)).reshape(*shape, blocks * BLOCK)[..., :n] % n
     return np.median(rounds[at], axis=-1)
+
+
+MACHINE = {  # fields of the environment, in words
+    "cpu": "CPU",
+    "model": "model of the CPU",
+    "cpus": "number of CPUs",
+    "isas": "list of instruction sets",
+    "isa": "instruction set",
+}
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,11 @@ class Run:
         """Seven digits, and whether there were changes that it does not have."""
         commit = self.environment["commit"]
         return "unversioned" if commit is None else commit[:7] + ("+" if self.environment["dirty"] else "")
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What must be the same for ratios of two runs to say something of a change in fastdrop."""
+        return {field: self.environment.get(field) for field in MACHINE}
 
     def select(self, **fields: Any) -> list[Case]:
         """The cases of which ``about`` has these values."""
@@ -222,8 +237,8 @@ def _case(name: str, record: dict[str, Any]) -> Case:
         raise ValueError("the case, its references and its passes do not have equally many rounds")
     if not passes or min(passes) < 1:
         raise ValueError("a pass without rounds")
-    for field in ABOUT:
-        extra["case"][field]
+    for key in ABOUT:
+        extra["case"][key]
     for target in extra["targets"]:
         for reference in target.get("over", ()):
             references[reference]

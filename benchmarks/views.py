@@ -27,10 +27,7 @@ HISTORY = (
 
 def number(value: float) -> str:
     """Three digits, and no exponent."""
-    if value == 0 or not 1e-4 <= abs(value) < 1e9:
-        return f"{value:.3g}"
-    shown = f"{value:.3g}"
-    return f"{float(shown):.0f}" if "e" in SIZES else shown
+    return f"{float(f'{value:.3g}'):.12g}"
 
 
 def duration(seconds: float) -> str:
@@ -124,12 +121,23 @@ def marks(run: Run) -> list[dict[str, Any]]:
 def group_of(case: Case, target: dict[str, Any]) -> str:
     function = case.about["function"]
     if function == "dropout":
-        return COPY if target.get("over") == {"np.copyto": 1} else REST
+        return COPY if target == bound_in_copies(case) else REST
     return FUSED if function in ("dropout_add", "bias_dropout_add", "relu_dropout") else FAMILY
 
 
-def glance(run: Run) -> dict[str, Any]:
-    """Plain dropout in copies: a row for each instruction set and number of threads, a column for each size."""
+def bound_in_copies(case: Case) -> dict[str, Any] | None:
+    """The target that says how many copies it may cost."""
+    return next((target for target in case.targets if target.get("over") == {"np.copyto": 1}), None)
+
+
+def score(run: Run) -> str:
+    """How many of the bounds are met."""
+    bounds = marks(run)
+    return f"{sum(mark['met'] for mark in bounds)} of the project's own {len(bounds)} bounds"
+
+
+def plain_dropout(run: Run) -> dict[tuple[str, int], dict[tuple[int, float], Case]]:
+    """By instruction set and threads, and then by bytes and rate: float32, into a given result, beside the copy."""
     plain = {"operation": "forward", "function": "dropout", "dtype": "float32", "out": "given", "peer": None}
     found: dict[tuple[str, int], dict[tuple[int, float], Case]] = {}
     for case in run.select(**plain):
@@ -138,6 +146,12 @@ def glance(run: Run) -> dict[str, Any]:
             cells = found.setdefault((about["isa"], about["threads"]), {})
             if about["axis"] == "size" or (about["bytes"], about["rate"]) not in cells:
                 cells[about["bytes"], about["rate"]] = case
+    return found
+
+
+def glance(run: Run) -> dict[str, Any]:
+    """Plain dropout in copies: a row for each instruction set and number of threads, a column for each size."""
+    found = plain_dropout(run)
     order = list(run.environment["isas"])
     keys = sorted(found, key=lambda key: (-order.index(key[0]), key[1]))
     sizes = [nbytes for nbytes in SIZES if any(nbytes == at for cells in found.values() for at, _ in cells)]
@@ -158,8 +172,7 @@ def in_copies(case: Case | None) -> dict[str, Any] | None:
     """A cell of what can be read off at one glance."""
     if case is None:
         return None
-    bounds = [target for target in case.targets if target.get("over") == {"np.copyto": 1}]
-    return mark(case, bounds[0] if bounds else None, "", what(case))
+    return mark(case, bound_in_copies(case), "", what(case))
 
 
 def what(case: Case, run: Run | None = None) -> str:
@@ -294,12 +307,10 @@ METHOD = (
 
 
 def lead(run: Run) -> str:
-    bounds = marks(run)
-    met = sum(bool(mark["met"]) for mark in bounds)
     return (
         "Dropout is compared with a copy of the same array: a ratio of 1 costs as much as np.copyto. Measured on "
-        f"{run.environment['cpu']} with {run.environment['isa']}; {met} of the project's own {len(bounds)} bounds are "
-        "met in this run."
+        f"{run.environment['cpu']} with {run.environment['isa']}; {score(run)} are met in "
+        "this run."
     )
 
 
@@ -350,8 +361,6 @@ def readme_figures(run: Run, source: str) -> str:
             f"{ratio(fast.estimate.ratio)} | {ratio(beside.estimate_over({'fastdrop': 1}).ratio) if beside else ''} |"
         )
     one = cases[4, 0.1].estimate_over({"np.multiply": 1}).ratio
-    bounds = marks(run)
-    met = sum(bool(mark["met"]) for mark in bounds)
     known = run.environment
     said = (
         f"float32, one thread, {known['isa']}, on {known['cpu']} with Python {known['python']} and NumPy "
@@ -361,8 +370,8 @@ def readme_figures(run: Run, source: str) -> str:
         "The recipe is `x * (rng.random(x.shape, np.float32) < keep) / keep`, and both give a new array. In the "
         f"smaller arrays the call itself counts: an array of one element takes {ratio(one)} times as long as with "
         "`np.multiply`. [The report](benchmarks/REPORT.md) has PyTorch, TensorFlow, JAX and others beside it, every "
-        f"case, the method and the plots; all of it is made from [one file of rounds]({source}). This run met {met} "
-        f"of the project's own {len(bounds)} bounds."
+        f"case, the method and the plots; all of it is made from [one file of rounds]({source}). This run met "
+        f"{score(run)}."
     )
     return "\n".join(
         [*textwrap.wrap(said, 118), "", *lines, "", *textwrap.wrap(below, 118, break_on_hyphens=False), ""]

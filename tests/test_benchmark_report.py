@@ -96,6 +96,15 @@ def test_tables_keep_their_columns_whatever_a_name_holds(stored, tmp_path):
 
 
 @needs_templates
+def test_what_failed_is_told_in_both(tmp_path):
+    path = made_up_runs.store(tmp_path / "run.json", made_up_runs.report_records(), failed=["test_dropout.py::test_x"])
+    made = make(path, tmp_path / "out")
+    for name in ("REPORT.md", "index.html"):
+        assert "These cases failed" in made[name]
+        assert "test_x" in made[name].replace("\\_", "_")
+
+
+@needs_templates
 def test_history_is_of_the_same_machine_up_to_this_run(stored, tmp_path):
     table = make(stored, tmp_path / "out")["REPORT.md"].partition("## From run to run")[2].partition("## Method")[0]
     assert re.findall(r"^\| (2026-01-0\d)", table, re.MULTILINE) == ["2026-01-01", "2026-01-02"]
@@ -173,6 +182,11 @@ def test_a_readme_without_a_place_for_figures_is_refused():
 )
 def test_durations_have_three_digits(seconds, text):
     assert views.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.12345, "0.123"), (999.7, "1000"), (1234.5, "1230")])
+def test_numbers_have_three_digits_and_no_exponent(value, text):
+    assert views.number(value) == text
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,7 @@ def report(**changes):
             ("commit", "43b54ed" + "0" * 33),
         ],
         "method": ["The case and each of its references are timed in each round.", "An interval holds the median."],
+        "failed": [],
         "skipped": [
             {"case": "benchmarks/test_peers.py::test_mkl_random[1 MiB-0.1]", "why": "mkl_random: not installed"}
         ],
