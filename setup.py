@@ -34,6 +34,7 @@ core = Extension(
         "csrc/planes.inc.h",
         "csrc/apply.inc.h",
         "csrc/normals.inc.h",
+        "csrc/shared_state.h",
     ],
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],

@@ -8,40 +8,57 @@ ValueError that names the argument, says what came and says what is allowed. Non
 from __future__ import annotations
 
 import math
+import numbers
 import operator
-from numbers import Number, Real
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 
-import fastdrop
+T = TypeVar("T")
+Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
 
-DEFAULT_RATE = 0.5
 KEY_BITS = 64
 CALL_BITS = 56
+
+# Kernels take a bias of at least 32 elements. A longer one wraps around less often, and this one stays in the cache.
+MIN_BIAS = 512
 
 FLOATS = "float16, bfloat16, float32 or float64"
 _FLOATS = (np.float32, np.float64, np.float16)
 
 
-def rate_of(rate: Any, keep_prob: Any = None) -> float:
-    """The probability to drop, from whichever of the two was given."""
-    if keep_prob is not None:
-        # The default is told from a 0.5 that somebody passed by which object it is.
-        if rate is not DEFAULT_RATE:
-            raise ValueError(
-                f"give rate or keep_prob, not both: got rate={rate!r} and keep_prob={keep_prob!r} "
-                "(rate is the probability to drop, keep_prob = 1 - rate)"
-            )
-        return 1.0 - probability(keep_prob, "keep_prob")
-    if type(rate) is float and 0.0 <= rate <= 1.0:
-        return rate
-    return probability(rate, "rate")
+class UnsetRate(float):
+    """A rate that was not given, told by its type from the same number that was."""
+
+
+DEFAULT_RATE = UnsetRate(0.5)
+
+
+class Rate(NamedTuple):
+    """The probabilities to drop and to keep an element, one of them exactly as it was given."""
+
+    rate: float
+    keep_prob: float
+
+
+def rate_of(rate: object, keep_prob: object = None) -> Rate:
+    """Both probabilities, from whichever was given."""
+    if keep_prob is None:
+        dropped = rate if type(rate) is float and 0.0 <= rate <= 1.0 else probability(rate, "rate")
+        return Rate(dropped, 1.0 - dropped)
+    if not isinstance(rate, UnsetRate):
+        raise ValueError(
+            f"give rate or keep_prob, not both: got rate={rate!r} and keep_prob={keep_prob!r} "
+            "(rate is the probability to drop, keep_prob = 1 - rate)"
+        )
+    kept = probability(keep_prob, "keep_prob")
+    return Rate(1.0 - kept, kept)
 
 
 def probability(value: Any, name: str) -> float:
     """A float in [0, 1]."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number from 0 to 1, got {_described(value)}")
     try:
         number = float(value)
@@ -54,7 +71,7 @@ def probability(value: Any, name: str) -> float:
 
 def finite(value: Any, name: str) -> float:
     """A float that is neither infinite nor NaN."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {_described(value)}")
     try:
         number = float(value)
@@ -73,7 +90,7 @@ def standard_deviation(value: Any) -> float:
     return number
 
 
-def float_array(x: Any, name: str = "x") -> np.ndarray:
+def float_array(x: object, name: str = "x") -> np.ndarray:
     """An ndarray, or a subclass, of a dtype that has kernels."""
     given = x
     if not isinstance(x, np.ndarray):
@@ -92,23 +109,14 @@ def _advice(dtype: np.dtype) -> str:
         wide = "float64" if dtype.itemsize > 2 else "float32"
         return f"; scaled values are not integers: convert it with .astype(np.{wide})"
     if dtype.kind == "c":
-        return "; pass the real and imaginary parts, with the same key and call if they shall fall together"
+        return "; pass the real and imaginary parts, with the same key and call if they are to drop together"
     if dtype.kind == "f":
         return "; convert it with .astype(np.float64)"
     return "; if its elements are numbers, convert it with .astype(np.float32)"
 
 
-def operand(x: Any, out: Any, name: str = "x") -> np.ndarray:
-    """x as by ``float_array``, with an ``out`` that can take the result for it."""
-    if not fastdrop._kernels.are_plain(x, out):
-        x = float_array(x, name)
-        if out is not None:
-            output(out, x, name)
-    return x
-
-
-def output(out: Any, x: np.ndarray, name: str = "x") -> None:
-    """``out`` can take the result for x."""
+def output(out: object, x: np.ndarray, name: str = "x") -> np.ndarray:
+    """An array that can take the result for x."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_described(out)}")
     if out.shape != x.shape:
@@ -124,6 +132,7 @@ def output(out: Any, x: np.ndarray, name: str = "x") -> None:
         and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True))
     ):
         raise ValueError("out is a broadcast view whose elements share memory: pass an array with its own")
+    return out
 
 
 def mask_shape(shape: Any) -> tuple[int, ...]:
@@ -183,13 +192,13 @@ def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def alike(other: Any, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
+def same_kind(other: object, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
     """An array of x's shape and dtype, but for the order of bytes."""
-    other = float_array(other, name)
-    if other.shape != x.shape:
-        raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {other.shape}")
-    same_dtype(other, x, name, x_name)
-    return other
+    array = float_array(other, name)
+    if array.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {array.shape}")
+    same_dtype(array, x, name, x_name)
+    return array
 
 
 def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None:
@@ -201,7 +210,21 @@ def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None
         )
 
 
-def exactly(value: Any, name: str, kind: type) -> None:
+def repeated_bias(bias: object, x: np.ndarray) -> np.ndarray:
+    """A bias along x's last dimension, in memory of its own, as often as makes it long enough for kernels."""
+    if x.ndim == 0:
+        raise ValueError("x must have features along its last dimension, got an array of no dimension")
+    array = float_array(bias, "bias")
+    if array.shape != x.shape[-1:]:
+        raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {array.shape}")
+    same_dtype(array, x, "bias", "x")
+    times = -(-MIN_BIAS // max(len(array), 1))
+    repeated = np.empty((times, len(array)), array.dtype.newbyteorder("="))
+    repeated[...] = array
+    return repeated.reshape(-1)
+
+
+def of_type(value: object, name: str, kind: type) -> None:
     """A value of this very type: an AlphaMask is a DropoutMask, but stands for another operation."""
     if type(value) is not kind:
         raise TypeError(f"{name} must be a {kind.__name__}, got {_described(value)}")
@@ -292,7 +315,7 @@ def is_index(value: Any) -> bool:
 
 def _described(value: Any) -> str:
     name = type(value).__name__
-    if value is None or isinstance(value, (Number, np.generic, str, bytes)):
+    if value is None or isinstance(value, (numbers.Number, np.generic, str, bytes)):
         return f"{value!r} of type {name}"
     if isinstance(value, np.ndarray):
         return f"an ndarray of shape {value.shape}"

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import platform
+import sys
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 
-import fastdrop
-from fastdrop import _engine, _threads
+from fastdrop import _backend, _threads
+from fastdrop._version import __version__
 
 
 @overload
@@ -26,14 +28,14 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
-    core = fastdrop._core
+    core = _backend.compiled
     config: dict[str, Any] = {
-        "fastdrop": fastdrop.__version__,
-        "running": fastdrop._kernels.name,
+        "fastdrop": __version__,
+        "running": _backend.running.name,
         "instruction sets built": list(core.built()) if core is not None else [],
         "instruction sets of this machine": list(core.supported()) if core is not None else [],
         "threads": _threads.get_num_threads(),
-        "last-level cache": _engine.LAST_LEVEL_CACHE,
+        "last-level cache": last_level_cache(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": platform.machine(),
@@ -43,5 +45,34 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         return config
     for name, value in config.items():
         text = ", ".join(value) or "none" if isinstance(value, list) else value
-        print(f"{name + ':':<34}{f'{value >> 20} MiB' if name == 'last-level cache' else text}")
+        if name == "last-level cache":
+            text = "unknown" if value is None else f"{value / (1 << 20):.4g} MiB"
+        print(f"{name + ':':<34}{text}")
     return None
+
+
+def last_level_cache() -> int | None:
+    """Its size in bytes, None where the system does not tell."""
+    levels: dict[int, int] = {}
+    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+            if kind != "Instruction":
+                levels[int(level)] = int(size.removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    if sys.platform == "darwin":
+        for level in (2, 3):
+            if (found := _sysctl(f"hw.l{level}cachesize")) > 0:
+                levels[level] = found
+    return levels[max(levels)] if levels else None
+
+
+def _sysctl(name: str) -> int:
+    """A number that macOS knows by this name, or 0."""
+    import ctypes
+
+    value = ctypes.c_int64(0)
+    size = ctypes.c_size_t(ctypes.sizeof(value))
+    failed = ctypes.CDLL(None).sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
+    return 0 if failed else value.value

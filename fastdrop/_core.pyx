@@ -1,18 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The kernels of the C core on NumPy arrays: pointers, iterators and the release of the GIL.
+# cython: freethreading_compatible=True
+"""The C core on NumPy arrays: pointers, iterators, the release of the GIL, and the plain call, which never leaves C.
 
-There is no policy here and no check: arguments come from :mod:`fastdrop._engine`, which has seen to them.
-:mod:`fastdrop._reference` has the same class in NumPy and says what each method means.
+There is no policy here and no message: what is not plain goes to Python, whose checks stand in one place.
+:mod:`fastdrop._core_in_python` has the same names without a compiler, and :mod:`fastdrop._kernels` says what the
+methods of ``Kernels`` mean.
 """
 
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
+from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cimport cython
 cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from numpy.random cimport bitgen_t
+
+import functools
 
 import numpy as np
 
 cnp.import_array()
+
+
+cdef extern from "math.h" nogil:
+    double rint(double)
 
 
 cdef extern from "fastdrop.h" nogil:
@@ -40,14 +52,14 @@ cdef extern from "fastdrop.h" nogil:
         double scale
         double shift
         double fill
-        int stream
+        int nontemporal
 
     ctypedef struct fd_kernels:
         const char *name
         void (*philox)(const uint32_t *counter, const uint32_t *key, int rounds, uint32_t *result) noexcept nogil
         void (*keep_bits)(const fd_draw *, uint64_t, size_t, uint8_t *) noexcept nogil
 
-    ctypedef struct fd_places:
+    ctypedef struct fd_index_map:
         int64_t offset
         int ndim
         int64_t shape[64]
@@ -58,52 +70,523 @@ cdef extern from "fastdrop.h" nogil:
     ctypedef struct fd_job:
         const fd_kernels *kernels
         fd_draw draw
-        fd_places places
+        fd_index_map map
         fd_op op
         fd_dtype dtype
 
+    int FD_NUM_OPS
+    int FD_MAX_DIMS
     void fd_walk(const fd_job *, int64_t, size_t, const fd_operands *) noexcept
     void fd_walk_keep(const fd_job *, int64_t, size_t, uint8_t *) noexcept
     const fd_kernels *fd_built(size_t i)
     int fd_supported(size_t i)
 
 
-cdef extern from *:
-    """
-    #ifdef _MSC_VER
-    #include <intrin.h>
-    #define FETCH_ADD(p, n) _InterlockedExchangeAdd64(p, n)
-    #else
-    #define FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_ACQ_REL)
-    #endif
-    """
-    int64_t FETCH_ADD(int64_t *p, int64_t n) noexcept nogil
+cdef extern from "shared_state.h" nogil:
+    ctypedef struct fd_stream:
+        pass
+
+    ctypedef struct fd_chunks:
+        uint64_t count
+
+    void fd_set_stream(fd_stream *, uint64_t key, uint64_t call) noexcept
+    void fd_get_stream(const fd_stream *, uint64_t *key, uint64_t *call) noexcept
+    int fd_next_draw(fd_stream *, uint64_t *key, uint64_t *call) noexcept
+    uint64_t fd_take_chunk(fd_chunks *, int from_front) noexcept
+    void fd_finish_chunk(fd_chunks *) noexcept
+    void fd_close_chunks(fd_chunks *) noexcept
 
 
 # Casts of dtypes from outside NumPy can fail.
 ctypedef int (*NextRunOrError)(cnp.NpyIter *) except? 0
 
+# Fewer elements are done before another thread could take the GIL and give it back.
+cdef enum:
+    FEW = 4096
 
-cdef int fill_job(fd_job *job, const fd_kernels *kernels, uint64_t key, uint64_t call, uint64_t threshold,
-                  int64_t offset, dims, bits) except -1:
+# The largest decisions of a noise_shape that a plain call draws at once, on its own stack.
+cdef enum:
+    MAX_SHARED = 8192
+
+
+# What callers may share, and what a plain call works with
+
+
+@cython.final
+cdef class Chunks:
+    """The parts of an array that several threads take one by one. See :class:`fastdrop._kernels.Chunks`."""
+
+    cdef fd_chunks state
+    cdef readonly int64_t size
+    cdef int64_t length
+    cdef readonly object error
+
+    def __cinit__(self, int64_t size, int64_t length):
+        self.size = size
+        self.length = length
+        self.state.count = <uint64_t>((size + length - 1) // length)
+
+    cdef int64_t next(self, bint from_front) noexcept nogil:
+        """The first element of a chunk that nobody else gets, or one past the last where there are no more."""
+        cdef int64_t number = <int64_t>fd_take_chunk(&self.state, from_front)
+        return min(number * self.length, self.size)
+
+    cdef int64_t end(self, int64_t first) noexcept nogil:
+        return min(first + self.length, self.size)
+
+    def take(self, bint from_front):
+        cdef int64_t first = self.next(from_front)
+        return first, self.end(first)
+
+    def finish(self, error=None):
+        if error is not None and self.error is None:
+            self.error = error
+        fd_finish_chunk(&self.state)
+
+    def close(self):
+        with nogil:
+            fd_close_chunks(&self.state)
+
+
+cdef class StreamState:
+    """A key, and a counter of calls that threads share without a lock."""
+
+    cdef fd_stream state
+    cdef object __weakref__
+
+    @property
+    def key(self):
+        return self._get()[0]
+
+    @property
+    def call(self):
+        return self._get()[1]
+
+    def _get(self):
+        """Key and call number, of one moment."""
+        cdef uint64_t key, call
+        fd_get_stream(&self.state, &key, &call)
+        return key, call
+
+    def _set(self, uint64_t key, uint64_t call):
+        """Set both. Only one thread may do so at a time."""
+        fd_set_stream(&self.state, key, call)
+
+    def _take(self):
+        """Use up a call number: (key, call), or None where none is left."""
+        cdef uint64_t key, call
+        return (key, call) if fd_next_draw(&self.state, &key, &call) else None
+
+
+cdef class MaskState:
+    """The fields of a mask that no change can reach: what it was drawn by, and where its elements lie in the stream."""
+
+    cdef readonly tuple shape
+    cdef readonly int64_t _offset
+    cdef tuple strides
+    cdef uint64_t draw_key
+    cdef uint64_t draw_call
+    cdef bint is_drawn
+
+    @property
+    def key(self):
+        return self.draw_key if self.is_drawn else None
+
+    @property
+    def call(self):
+        return self.draw_call if self.is_drawn else None
+
+    @property
+    def _strides(self):
+        """Steps in the stream along each dimension, in elements; 0 along one that shares its decisions."""
+        return own_strides(self.shape) if self.strides is None else self.strides
+
+    @property
+    def _is_in_order(self):
+        """Whether the elements follow each other in the stream, from the offset on."""
+        return self.strides is None
+
+    def _place(self, tuple shape, strides, int64_t offset, key, call):
+        """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
+        self.shape = shape
+        self.strides = None if strides is None or strides == own_strides(shape) else strides
+        self._offset = offset
+        self.is_drawn = key is not None
+        if self.is_drawn:
+            self.draw_key = key
+            self.draw_call = call
+
+
+cdef class DropoutState(MaskState):
+    """The fields of a mask of dropout."""
+
+    cdef readonly double rate
+    cdef readonly double keep_prob
+    cdef readonly double scale
+    cdef readonly bytes _bits
+    cdef uint64_t draw_threshold
+
+    @property
+    def threshold(self):
+        """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
+        return self.draw_threshold
+
+    def _decide(self, double rate, double keep_prob, double scale, bits):
+        """Set these fields, of a mask that nobody else has yet."""
+        self.rate = rate
+        self.keep_prob = keep_prob
+        self.scale = scale
+        self._bits = bits
+        self.draw_threshold = threshold_of(rate)
+
+    cdef bint is_plain(self) noexcept:
+        """Whether to apply it is to draw for elements in order, and to change them."""
+        return self.strides is None and self._bits is None and (self.rate != 0.0 or self.scale != 1.0)
+
+
+cdef tuple own_strides(tuple shape):
+    """Those of a mask that is not a part of another and shares no decisions."""
+    cdef list strides = [1] * len(shape)
+    cdef Py_ssize_t d
+    cdef object step = 1
+    for d in range(len(shape) - 1, -1, -1):
+        strides[d] = step
+        step = step * max(shape[d], 1)
+    return tuple(strides)
+
+
+cdef inline uint64_t threshold_of(double rate) noexcept nogil:
+    """D: the product is exact, and rint takes ties to even."""
+    return <uint64_t>rint(rate * 4294967296.0)
+
+
+# The plain call
+
+
+cdef const fd_kernels *running = NULL
+cdef int64_t most_elements = 0
+
+
+def use(Kernels kernels, int64_t elements):
+    """Run plain calls of fewer elements than these on these kernels; with None they are calls like any other.
+
+    For the start of the process, and for tests and measurements: not while other threads are in a call.
+    """
+    global running, most_elements
+    running = NULL if kernels is None else kernels.kernels
+    most_elements = elements
+
+
+cdef bint is_plain(x, int *dtype) noexcept:
+    """Whether x is an array that kernels take as it is: of no subclass, native, aligned, in C order."""
+    cdef int num
+    if type(x) is not cnp.ndarray:
+        return False
+    num = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    if num == cnp.NPY_FLOAT:
+        dtype[0] = FD_F32
+    elif num == cnp.NPY_DOUBLE:
+        dtype[0] = FD_F64
+    elif num == cnp.NPY_FLOAT16:
+        dtype[0] = FD_F16
+    else:
+        return False
+    return cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x)
+
+
+cdef bint is_apart(const char *x, const char *y, size_t n) noexcept:
+    """Whether n bytes at x are those at y, or have none in common with them."""
+    return x == y or x + n <= y or y + n <= x
+
+
+cdef bint is_plain_out(out, cnp.ndarray x) noexcept:
+    """Whether kernels can write the result for a plain x to out as it is."""
+    cdef cnp.ndarray y
+    if type(out) is not cnp.ndarray:
+        return False
+    y = out
+    return (cnp.PyArray_TYPE(y) == cnp.PyArray_TYPE(x) and cnp.PyArray_ISCARRAY(y)
+            and cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
+            and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(x), cnp.PyArray_DIMS(y), cnp.PyArray_NDIM(x))
+            and is_apart(cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y), <size_t>cnp.PyArray_NBYTES(x)))
+
+
+cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, cnp.ndarray y, double scale) noexcept:
+    """Plain dropout of a whole plain array."""
+    cdef fd_operands operands
+    operands.x = cnp.PyArray_DATA(x)
+    operands.y = cnp.PyArray_DATA(y)
+    operands.other = operands.bias = NULL
+    operands.scale = scale
+    operands.nontemporal = False
+    if n < FEW:
+        fd_walk(job, 0, <size_t>n, &operands)
+    else:
+        with nogil:
+            fd_walk(job, 0, <size_t>n, &operands)
+
+
+cdef class PlainDropout:
+    """What a plain call of dropout takes from the rest of the package."""
+
+    cdef StreamState default_stream
+    cdef type stream_type
+    cdef type mask_type
+    cdef object unset_rate
+    cdef object index_map_of
+
+    cdef object result(self, x, rate, keep_prob, noise_shape, rng, out, bint return_mask):
+        """What dropout is to return; None for a call that is not plain, of which nothing has been done."""
+        cdef fd_job job
+        cdef double dropped, kept
+        cdef int dtype
+        cdef int64_t n
+        cdef uint64_t seed = 0
+        cdef uint8_t bits[MAX_SHARED // 8]
+        cdef tuple strides = None
+        cdef cnp.ndarray y
+        cdef DropoutState mask = None
+        cdef StreamState stream = self.default_stream
+
+        if running == NULL or not is_plain(x, &dtype) or not (out is None or is_plain_out(out, x)):
+            return None
+        n = cnp.PyArray_SIZE(x)
+        if keep_prob is None:
+            dropped = PyFloat_AS_DOUBLE(rate) if PyFloat_Check(rate) else -1.0
+            kept = 1.0 - dropped
+        else:
+            kept = PyFloat_AS_DOUBLE(keep_prob) if PyFloat_Check(keep_prob) and rate is self.unset_rate else -1.0
+            dropped = 1.0 - kept
+        # At 0 and 1 nothing is random. A keep_prob that is next to one of them leaves no rate between.
+        if not (0.0 < dropped < 1.0 and 0.0 < kept < 1.0) or n >= most_elements:
+            return None
+        if rng is not None:
+            if type(rng) is self.stream_type:
+                stream = rng
+            elif PyLong_CheckExact(rng):
+                stream = None
+                try:
+                    seed = rng
+                except OverflowError:
+                    return None
+            elif type(rng) is np.random.Generator:
+                stream = None
+            else:
+                return None
+        job.map.offset = 0
+        job.map.ndim = 0
+        job.map.bits = NULL
+        if noise_shape is not None:
+            strides = self.place_decisions(&job.map, (<object>x).shape, noise_shape)
+            if strides is None:
+                return None
+
+        # All that may fail comes before the draw, so that a stream does not move for nothing.
+        y = out if out is not None else cnp.PyArray_EMPTY(
+            cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+        if return_mask:
+            mask = (<PyTypeObject *>self.mask_type).tp_new(self.mask_type, (), NULL)
+            mask.shape = (<object>x).shape
+            mask.strides = strides
+        job.draw.threshold = threshold_of(dropped)
+        job.draw.call = 0
+        if stream is not None:
+            if not fd_next_draw(&stream.state, &job.draw.key, &job.draw.call):
+                return None
+        elif PyLong_CheckExact(rng):
+            job.draw.key = key_of_seed(seed)
+        else:
+            job.draw.key = key_of_generator(rng)
+        if job.map.ndim > 0:
+            running.keep_bits(&job.draw, 0, <size_t>job.map.bytes, bits)
+            job.map.bits = bits
+            job.map.bytes = (job.map.bytes + 7) // 8
+        job.kernels = running
+        job.op = FD_DROPOUT
+        job.dtype = <fd_dtype>dtype
+        walk(&job, n, x, y, 1.0 / kept)
+        if mask is None:
+            return y
+        mask.is_drawn = True
+        mask.draw_key = job.draw.key
+        mask.draw_call = job.draw.call
+        mask.rate = dropped
+        mask.keep_prob = kept
+        mask.scale = 1.0 / kept
+        mask.draw_threshold = job.draw.threshold
+        return y, mask
+
+    cdef tuple place_decisions(self, fd_index_map *map, tuple shape, noise_shape):
+        """Fill the map for a noise_shape, with the number of decisions in place of their bytes, and return the strides.
+
+        None where there are more decisions than a plain call draws, or the lengths are not plain.
+        """
+        if type(noise_shape) is not tuple:
+            return None
+        for length in <tuple>noise_shape:
+            if length is not None and not PyLong_CheckExact(length):
+                return None
+        strides, dims, span = self.index_map_of(shape, noise_shape)
+        if dims is not None:
+            if span > MAX_SHARED:
+                return None
+            fill_dims(map, dims)
+            map.bytes = span
+        return strides
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        object (*tp_new)(type, tuple, void *)
+
+
+cdef uint64_t key_of_generator(generator) except? 0:
+    """What ``generator.integers(0, 2**64, dtype=uint64)`` gives."""
+    cdef object bit_generator = generator.bit_generator
+    cdef bitgen_t *bitgen = <bitgen_t *>PyCapsule_GetPointer(bit_generator.capsule, "BitGenerator")
+    with bit_generator.lock:
+        return bitgen.next_uint64(bitgen.state)
+
+
+cdef inline uint32_t hashed(uint32_t value, uint32_t *factor) noexcept:
+    value ^= factor[0]
+    factor[0] *= <uint32_t>0x931E8875
+    value *= factor[0]
+    return value ^ value >> 16
+
+
+cpdef uint64_t key_of_seed(uint64_t seed) noexcept:
+    """What ``numpy.random.SeedSequence(seed).generate_state(1, numpy.uint64)`` holds.
+
+    The construction, a hash of four words that mixes each of them into the others, is fixed by NumPy's NEP 19.
+    """
+    cdef uint32_t pool[4]
+    cdef uint32_t factor = <uint32_t>0x43B0D7E5, mixed
+    cdef int i, j
+    for i in range(4):
+        pool[i] = hashed(<uint32_t>(seed >> 32 * i) if i < 2 else 0, &factor)
+    for i in range(4):
+        for j in range(4):
+            if i != j:
+                mixed = <uint32_t>0xCA01F9DD * pool[j] - <uint32_t>0x4973F715 * hashed(pool[i], &factor)
+                pool[j] = mixed ^ mixed >> 16
+    factor = <uint32_t>0x8B51F9DD
+    for i in range(2):
+        mixed = pool[i] ^ factor
+        factor *= <uint32_t>0x58F38DED
+        mixed *= factor
+        pool[i] = mixed ^ mixed >> 16
+    return pool[0] | <uint64_t>pool[1] << 32
+
+
+def plain_dropout(StreamState default_stream, type mask_type, unset_rate, index_map_of):
+    """A decorator for ``dropout`` that does plain calls itself, and leaves the others to the function.
+
+    Parameters
+    ----------
+    default_stream : PhiloxStream
+        The one for ``rng=None``.
+    mask_type : type
+        Of the masks that ``return_mask`` asks for: a ``DropoutState``.
+    unset_rate : float
+        The very object that stands for a rate that was not given.
+    index_map_of : callable
+        ``(shape, noise_shape) -> (strides, dims, span)``; see ``fastdrop._geometry``.
+    """
+    cdef PlainDropout plain = PlainDropout()
+    plain.default_stream = default_stream
+    plain.stream_type = type(default_stream)
+    plain.mask_type = mask_type
+    plain.unset_rate = unset_rate
+    plain.index_map_of = index_map_of
+
+    def decorate(general):
+        def dropout(x, rate=unset_rate, *, keep_prob=None, training=True, noise_shape=None, shared_axes=None,
+                    mode="upscale_in_train", rng=None, out=None, return_mask=False):
+            if (training is True and shared_axes is None and mode is "upscale_in_train"
+                    and (return_mask is False or return_mask is True)):
+                result = plain.result(x, rate, keep_prob, noise_shape, rng, out, return_mask)
+                if result is not None:
+                    return result
+            return general(x, rate, keep_prob=keep_prob, training=training, noise_shape=noise_shape,
+                           shared_axes=shared_axes, mode=mode, rng=rng, out=out, return_mask=return_mask)
+
+        return functools.update_wrapper(dropout, general)
+
+    return decorate
+
+
+def plain_apply(general):
+    """The same for a method ``(x, out=None)`` of a mask that drops and scales the elements of x."""
+
+    def apply(DropoutState self, x, out=None):
+        cdef fd_job job
+        cdef int dtype
+        cdef int64_t n
+        cdef cnp.ndarray y
+        if (running != NULL and is_plain(x, &dtype) and (out is None or is_plain_out(out, x)) and self.is_plain()
+                and (<object>x).shape == self.shape):
+            n = cnp.PyArray_SIZE(x)
+            if n < most_elements:
+                y = out if out is not None else cnp.PyArray_EMPTY(
+                    cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+                job.kernels = running
+                job.draw.key = self.draw_key
+                job.draw.call = self.draw_call
+                job.draw.threshold = self.draw_threshold
+                job.map.offset = self._offset
+                job.map.ndim = 0
+                job.map.bits = NULL
+                job.op = FD_DROPOUT
+                job.dtype = <fd_dtype>dtype
+                walk(&job, n, x, y, self.scale)
+                return y
+        return general(self, x, out)
+
+    return functools.update_wrapper(apply, general)
+
+
+# Every other call
+
+
+cdef int fill_dims(fd_index_map *map, tuple dims) except -1:
+    cdef int d
+    for d, (length, stride) in enumerate(dims):
+        map.shape[d] = length
+        map.stride[d] = stride
+    map.ndim = len(dims)
+    return 0
+
+
+cdef int fill_job(fd_job *job, const fd_kernels *kernels, draw, index_map, int64_t size) except -1:
+    """Take over a draw and an index map for an array of so many elements."""
     cdef const uint8_t[::1] view
     cdef int d
+    cdef int64_t elements = 1, first, last
     job.kernels = kernels
-    job.draw.key = key
-    job.draw.call = call
-    job.draw.threshold = threshold
-    job.places.offset = offset
-    job.places.bits = NULL
+    job.draw.key, job.draw.call, job.draw.threshold = draw
+    job.map.offset, dims, bits = index_map
+    job.map.bits = NULL
+    job.map.bytes = 0
+    job.map.ndim = 0
+    first = last = job.map.offset
+    if dims is None:
+        last += size - 1
+    else:
+        if len(dims) > FD_MAX_DIMS:
+            raise ValueError(dims)
+        fill_dims(&job.map, dims)
+        for d in range(job.map.ndim):
+            elements *= job.map.shape[d]
+            last += (job.map.shape[d] - 1) * job.map.stride[d]
+        if elements != size:
+            raise ValueError((dims, size))
     if bits is not None:
         view = bits
-        job.places.bits = &view[0]
-        job.places.bytes = <size_t>view.shape[0]
-    job.places.ndim = 0
-    if dims is not None:
-        for d, (length, stride) in enumerate(dims):
-            job.places.shape[d] = length
-            job.places.stride[d] = stride
-        job.places.ndim = len(dims)
+        job.map.bytes = <size_t>view.shape[0]
+        if first < 0 or last < first or last // 8 >= view.shape[0]:
+            raise ValueError((job.map.offset, dims, view.shape[0]))
+        job.map.bits = &view[0]
     return 0
 
 
@@ -116,11 +599,6 @@ cdef fd_dtype dtype_code(cnp.ndarray x):
     if num == cnp.NPY_FLOAT16:
         return FD_F16
     return FD_BF16
-
-
-cdef bint is_apart(const char *x, const char *y, size_t n) noexcept:
-    """Whether n bytes at x are those at y, or have none in common with them."""
-    return x == y or x + n <= y or y + n <= x
 
 
 cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.ndarray other, cnp.ndarray out,
@@ -157,7 +635,7 @@ cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.nd
         count = cnp.NpyIter_GetInnerLoopSizePtr(it)
         if cnp.NpyIter_IterationNeedsAPI(it):
             while True:
-                walk_run(job, operands, pointers, other is not None, first, count[0])
+                walk_run(job, operands, pointers, n == 3, first, count[0])
                 first += count[0]
                 if not (<NextRunOrError>next_run)(it):
                     break
@@ -184,76 +662,21 @@ cdef void walk_run(const fd_job *job, fd_operands *operands, char **pointers, bi
 
 
 @cython.final
-cdef class Chunks:
-    """The parts of an array that several threads take one by one, without the GIL.
-
-    The caller takes them from the front and its helpers from the back: so call after call each finds in its own caches
-    what it has worked on before.
-    """
-
-    cdef int64_t size
-    cdef int64_t length
-    cdef int64_t count
-    cdef int64_t taken
-    cdef int64_t from_front
-    cdef int64_t from_back
-    cdef int64_t done
-
-    def __cinit__(self, int64_t size, int64_t length):
-        self.size = size
-        self.length = length
-        self.count = (size + length - 1) // length
-
-    cdef int64_t take(self, bint from_front) noexcept nogil:
-        """The first element of a chunk that nobody else gets, or the size when there are no more."""
-        if FETCH_ADD(&self.taken, 1) >= self.count:
-            return self.size
-        if from_front:
-            return self.length * FETCH_ADD(&self.from_front, 1)
-        return self.length * (self.count - 1 - FETCH_ADD(&self.from_back, 1))
-
-    def wait(self, int64_t polls):
-        """Look so many times whether all chunks are done, and return whether they are."""
-        cdef bint is_done = False
-        with nogil:
-            while polls > 0 and not is_done:
-                is_done = FETCH_ADD(&self.done, 0) == self.size
-                polls -= 1
-        return is_done
-
-
-@cython.final
 cdef class Kernels:
-    """One instruction set of the C core."""
+    """One instruction set of the C core. See :class:`fastdrop._kernels.Kernels`."""
 
     cdef const fd_kernels *kernels
     cdef readonly str name
 
-    def __cinit__(self, str name):
+    def __cinit__(self, str name not None):
         cdef size_t i = 0
         while fd_built(i) != NULL:
-            if fd_built(i).name == name.encode():
+            if fd_supported(i) and fd_built(i).name == name.encode():
                 self.kernels = fd_built(i)
             i += 1
+        if self.kernels == NULL:
+            raise ValueError(name)
         self.name = name
-
-    def are_plain(self, x, out):
-        cdef cnp.ndarray a, b
-        cdef int num
-        if type(x) is not cnp.ndarray:
-            return False
-        a = x
-        num = cnp.PyArray_TYPE(a)
-        if not cnp.PyArray_ISCARRAY_RO(a) or not (num == cnp.NPY_FLOAT or num == cnp.NPY_DOUBLE
-                                                  or num == cnp.NPY_FLOAT16):
-            return False
-        if out is None:
-            return True
-        if type(out) is not cnp.ndarray:
-            return False
-        b = out
-        return (cnp.PyArray_TYPE(b) == num and cnp.PyArray_ISCARRAY(b) and cnp.PyArray_NDIM(a) == cnp.PyArray_NDIM(b)
-                and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(a), cnp.PyArray_DIMS(b), cnp.PyArray_NDIM(a)))
 
     def philox(self, counter, key, int rounds=10):
         cdef uint32_t c[4]
@@ -264,77 +687,89 @@ cdef class Kernels:
         self.kernels.philox(c, k, rounds, result)
         return tuple(result)
 
-    def apply(self, cnp.ndarray x, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
-              uint64_t threshold, double scale, int64_t offset=0, dims=None, bits=None, bint stream=False,
-              Chunks chunks=None, bint from_front=False, int op=FD_DROPOUT, cnp.ndarray other=None,
-              cnp.ndarray bias=None, double shift=0.0, double fill=0.0):
+    def apply(self, int operation, operands, draw, index_map, Chunks chunks not None, bint from_front=True,
+              bint nontemporal=False):
         cdef fd_job job
-        cdef fd_operands operands
-        cdef int64_t first = start
-        cdef size_t n = <size_t>(stop - start)
-        cdef size_t item = <size_t>cnp.PyArray_ITEMSIZE(x)
-        cdef char *px = cnp.PyArray_BYTES(x) + <size_t>start * item
-        cdef char *py = cnp.PyArray_BYTES(out) + <size_t>start * item
+        cdef fd_operands c
+        cdef cnp.ndarray x, y, other, bias
+        cdef size_t item
+        cdef char *px
+        cdef char *py
         cdef char *po = NULL
-        cdef bint is_direct = (is_apart(px, py, n * item) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(out)
-                               and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out))
-        if n == 0:
+        cdef bint is_direct
+        cdef int64_t first
+        cdef size_t n
+        x, y, c.scale, other, bias, c.shift, c.fill = operands
+        if cnp.PyArray_SIZE(x) != chunks.size or cnp.PyArray_SIZE(y) != chunks.size or not 0 <= operation < FD_NUM_OPS:
+            raise ValueError((operation, x.shape, y.shape, chunks.size))
+        if chunks.size == 0:
             return
-        fill_job(&job, self.kernels, key, call, threshold, offset, dims, bits)
-        job.op = <fd_op>op
+        fill_job(&job, self.kernels, draw, index_map, chunks.size)
+        job.op = <fd_op>operation
         job.dtype = dtype_code(x)
-        operands.scale = scale
-        operands.shift = shift
-        operands.fill = fill
-        operands.stream = False
-        operands.other = NULL
+        item = <size_t>cnp.PyArray_ITEMSIZE(x)
+        px = cnp.PyArray_BYTES(x)
+        py = cnp.PyArray_BYTES(y)
+        is_direct = (is_apart(px, py, <size_t>chunks.size * item) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(y)
+                     and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(y))
+        c.other = c.bias = NULL
         if other is not None:
-            po = cnp.PyArray_BYTES(other) + <size_t>start * item
-            is_direct = is_direct and is_apart(po, py, n * item) and cnp.PyArray_ISCARRAY_RO(other)
+            po = cnp.PyArray_BYTES(other)
+            is_direct = (is_direct and is_apart(po, py, <size_t>chunks.size * item)
+                         and cnp.PyArray_ISCARRAY_RO(other))
         if bias is not None:
-            operands.bias = cnp.PyArray_BYTES(bias)
-            operands.period = <size_t>cnp.PyArray_SIZE(bias)
+            c.bias = cnp.PyArray_BYTES(bias)
+            c.period = <size_t>cnp.PyArray_SIZE(bias)
+        c.nontemporal = nontemporal and is_direct
         if not is_direct:
-            iterate(&job, &operands, x, other, out, start, stop)
+            while (first := chunks.next(from_front)) < chunks.size:
+                try:
+                    iterate(&job, &c, x, other, y, first, chunks.end(first))
+                except BaseException as error:
+                    chunks.finish(error)
+                    raise
+                chunks.finish()
             return
-        operands.stream = stream
         with nogil:
             while True:
-                if chunks is not None:
-                    first = chunks.take(from_front)
-                    if first == stop:
-                        break
-                    n = <size_t>min(chunks.length, stop - first)
-                operands.x = px + <size_t>(first - start) * item
-                operands.y = py + <size_t>(first - start) * item
-                operands.other = po + <size_t>(first - start) * item if po != NULL else NULL
-                operands.bias_at = <size_t>first
-                fd_walk(&job, first, n, &operands)
-                if chunks is None:
+                first = chunks.next(from_front)
+                if first == chunks.size:
                     break
-                FETCH_ADD(&chunks.done, <int64_t>n)
+                n = <size_t>(chunks.end(first) - first)
+                c.x = px + <size_t>first * item
+                c.y = py + <size_t>first * item
+                if po != NULL:
+                    c.other = po + <size_t>first * item
+                c.bias_at = <size_t>first
+                fd_walk(&job, first, n, &c)
+                fd_finish_chunk(&chunks.state)
 
-    def keep(self, cnp.ndarray out, int64_t start, int64_t stop, uint64_t key, uint64_t call,
-             uint64_t threshold, int64_t offset=0, dims=None, bits=None):
+    def keep(self, cnp.ndarray out not None, draw, index_map, Chunks chunks not None, bint from_front=True):
         cdef fd_job job
-        cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out) + start
-        if stop == start:
+        cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
+        cdef int64_t first
+        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or cnp.PyArray_SIZE(out) != chunks.size or not cnp.PyArray_ISCARRAY(out):
+            raise ValueError((out.dtype, out.shape, chunks.size))
+        if chunks.size == 0:
             return
-        fill_job(&job, self.kernels, key, call, threshold, offset, dims, bits)
+        fill_job(&job, self.kernels, draw, index_map, chunks.size)
         with nogil:
-            fd_walk_keep(&job, start, <size_t>(stop - start), y)
+            while True:
+                first = chunks.next(from_front)
+                if first == chunks.size:
+                    break
+                fd_walk_keep(&job, first, <size_t>(chunks.end(first) - first), y + first)
+                fd_finish_chunk(&chunks.state)
 
-    def keep_bits(self, size_t n, uint64_t key, uint64_t call, uint64_t threshold, uint64_t start=0):
-        cdef fd_draw draw
+    def keep_bits(self, size_t n, draw, uint64_t start=0):
+        cdef fd_draw d
         cdef uint8_t[::1] view
         bits = np.empty((n + 7) // 8, np.uint8)
-        draw.key = key
-        draw.call = call
-        draw.threshold = threshold
+        d.key, d.call, d.threshold = draw
         if n > 0:
             view = bits
             with nogil:
-                self.kernels.keep_bits(&draw, start, n, &view[0])
+                self.kernels.keep_bits(&d, start, n, &view[0])
         return bits
 
 

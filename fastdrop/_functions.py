@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
-import fastdrop
-from fastdrop import _arguments, _engine, _streams
-from fastdrop._masks import DropoutMask, _whole
+from fastdrop import _arguments, _backend, _geometry, _prologue, _streams
+from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._kernels import Operation
+from fastdrop._masks import DropoutMask
+from fastdrop._prologue import Lengths
 from fastdrop._streams import RNG
 
 UPSCALE = "upscale_in_train"
@@ -33,7 +35,7 @@ class NoiseOptions(TypedDict, total=False):
 class Options(NoiseOptions, total=False):
     """The same, of functions that have a rate. With ``return_mask=True`` they return the mask too."""
 
-    keep_prob: float | None
+    keep_prob: Number | None
 
 
 class ChannelOptions(Options, total=False):
@@ -52,15 +54,16 @@ class ElementOptions(Options, total=False):
 
 @overload
 def dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ElementOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ElementOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ElementOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ElementOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@_backend.plain_dropout(_streams.default, DropoutMask, DEFAULT_RATE, _geometry.index_map_of)
 def dropout(
     x,
-    rate=_arguments.DEFAULT_RATE,
+    rate=DEFAULT_RATE,
     *,
     keep_prob=None,
     training=True,
@@ -143,64 +146,59 @@ def dropout(
     >>> fastdrop.dropout(x, 0.5, training=False) is x
     True
     """
-    rate = _arguments.rate_of(rate, keep_prob)
-    if not fastdrop._kernels.are_plain(x, out):
-        x = _arguments.float_array(x)
-        if out is not None:
-            _arguments.output(out, x)
-    if shared_axes is not None:
-        noise_shape = _without_axes(x.shape, noise_shape, shared_axes)
-    if noise_shape is not None:
-        noise_shape = _arguments.noise_lengths(noise_shape, x.shape)
-    if mode is not UPSCALE:
-        _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
-    source = _streams.source(rng)
-    if return_mask or noise_shape is not None or mode is not UPSCALE or not training or rate == 0.0:
-        return _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask)
-    # What is called most takes the shortest way.
-    y = out if out is not None else _engine.result_for(x)
-    key, call = source.next_draw()
-    threshold, scale = _engine.threshold_and_scale(rate)
-    size = x.size
-    if size < _engine.LARGE:
-        fastdrop._kernels.apply(x, y, 0, size, key, call, threshold, scale)
-    else:
-        _engine.apply(x, y, key, call, threshold, scale)
-    return y
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    is_inverted = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE)) == UPSCALE
+    call = _prologue.checked(
+        {"x": x},
+        (training, rng, out, return_mask),
+        noise_shape_of=None if noise_shape is None and shared_axes is None else _lengths(noise_shape, shared_axes),
+    )
+    if is_inverted:
+        return _drop(call, checked_rate)
+    return _drop(call, checked_rate, scale=1.0, idle_scale=checked_rate.keep_prob)
 
 
-def _with_mask(x, rate, noise_shape, mode, training, source, out, return_mask):
-    """``dropout`` with checked arguments, by way of a mask."""
-    if training:
-        y = out if out is not None or rate == 0.0 else _engine.result_for(x)
-        key, call = source.next_draw()
-        mask = _whole(x.shape, rate, key, call, noise_shape, None if mode == UPSCALE else 1.0)
-    else:
-        y = out
-        mask = _whole(x.shape, 0.0, 0, 0, None, None if mode == UPSCALE else 1.0 - rate)
-    y = mask._scaled(x, y, mask.scale)
-    return (y, mask) if return_mask else y
+def _drop(call: _prologue.Call, rate: Rate, scale: float | None = None, idle_scale: float = 1.0) -> Any:
+    """Dropout with arguments that have been checked."""
+    return _prologue.finished(
+        call,
+        Operation.DROPOUT,
+        lambda key, number: call.mask(DropoutMask, rate, key, number, scale),
+        lambda: call.idle_mask(DropoutMask, idle_scale),
+        changes=rate.rate > 0.0,
+    )
 
 
-def _without_axes(shape: tuple[int, ...], noise_shape: Any, shared_axes: Any) -> tuple[int, ...]:
-    """A noise_shape that shares one decision along these axes."""
-    if noise_shape is not None:
-        raise ValueError(f"give noise_shape or shared_axes, not both: got {noise_shape!r} and {shared_axes!r}")
-    shared = _arguments.axes(shared_axes, len(shape), "shared_axes")
-    return tuple(1 if axis in shared else n for axis, n in enumerate(shape))
+def _lengths(noise_shape: Any, shared_axes: Any) -> Callable[[tuple[int, ...]], Lengths]:
+    """The lengths that a mask is drawn in, said in either way."""
+
+    def lengths(shape: tuple[int, ...]) -> Lengths:
+        if shared_axes is None:
+            return _arguments.noise_lengths(noise_shape, shape)
+        if noise_shape is not None:
+            raise ValueError(f"give noise_shape or shared_axes, not both: got {noise_shape!r} and {shared_axes!r}")
+        shared = _arguments.axes(shared_axes, len(shape), "shared_axes")
+        return _without_axes(shape, shared)
+
+    return lengths
+
+
+def _without_axes(shape: tuple[int, ...], shared: Iterable[int]) -> Lengths:
+    """The lengths of a mask that shares one decision along these axes."""
+    return _arguments.noise_lengths(tuple(1 if axis in shared else n for axis, n in enumerate(shape)), shape)
 
 
 @overload
 def dropout1d(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout1d(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout1d(
     x,
-    rate=_arguments.DEFAULT_RATE,
+    rate=DEFAULT_RATE,
     *,
     keep_prob=None,
     data_format=CHANNELS_FIRST,
@@ -226,20 +224,20 @@ def dropout1d(
             [0., 0., 0., 0.],
             [2., 2., 2., 2.]]])
     """
-    return _dropout_channels("L", x, rate, data_format, keep_prob, training, rng, out, return_mask)
+    return _dropout_channels("L", x, rate, keep_prob, data_format, (training, rng, out, return_mask))
 
 
 @overload
 def dropout2d(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout2d(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout2d(
     x,
-    rate=_arguments.DEFAULT_RATE,
+    rate=DEFAULT_RATE,
     *,
     keep_prob=None,
     data_format=CHANNELS_FIRST,
@@ -279,20 +277,20 @@ def dropout2d(
     >>> np.array_equal(last, y.transpose(0, 2, 3, 1))
     True
     """
-    return _dropout_channels("HW", x, rate, data_format, keep_prob, training, rng, out, return_mask)
+    return _dropout_channels("HW", x, rate, keep_prob, data_format, (training, rng, out, return_mask))
 
 
 @overload
 def dropout3d(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ChannelOptions]
 ) -> np.ndarray: ...
 @overload
 def dropout3d(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout3d(
     x,
-    rate=_arguments.DEFAULT_RATE,
+    rate=DEFAULT_RATE,
     *,
     keep_prob=None,
     data_format=CHANNELS_FIRST,
@@ -313,18 +311,18 @@ def dropout3d(
     array([[0., 0., 2.],
            [2., 0., 2.]])
     """
-    return _dropout_channels("DHW", x, rate, data_format, keep_prob, training, rng, out, return_mask)
+    return _dropout_channels("DHW", x, rate, keep_prob, data_format, (training, rng, out, return_mask))
 
 
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
-def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False):
+def drop_path(x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False):
     """Set random samples to zero as a whole and scale the others up: stochastic depth.
 
     It goes at the end of a residual branch, so that a sample skips the whole branch or none of it: G. Huang et al.,
@@ -352,22 +350,28 @@ def drop_path(x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True,
            [2., 2., 2.],
            [2., 2., 2.]])
     """
-    x = _arguments.operand(x, out)
-    if x.ndim == 0:
-        raise ValueError("x must have samples along its first dimension, got an array of no dimension")
-    return _dropout_along(1, x.ndim, x, rate, keep_prob, training, rng, out, return_mask)
+
+    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+        if len(shape) == 0:
+            raise ValueError("x must have samples along its first dimension, got an array of no dimension")
+        return _without_axes(shape, range(1, len(shape)))
+
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    return _drop(
+        _prologue.checked({"x": x}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of), checked_rate
+    )
 
 
 @overload
 def dropconnect(
-    weights: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    weights: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def dropconnect(
-    weights: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    weights: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropconnect(
-    weights, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    weights, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """Set random weights to zero and scale the others up, in place of random activations.
 
@@ -401,20 +405,20 @@ def dropconnect(
            [4., 4., 4.],
            [4., 0., 0.]])
     """
-    weights = _arguments.operand(weights, out, "weights")
-    return dropout(weights, rate, keep_prob=keep_prob, training=training, rng=rng, out=out, return_mask=return_mask)
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    return _drop(_prologue.checked({"weights": weights}, (training, rng, out, return_mask)), checked_rate)
 
 
 @overload
 def embedding_dropout(
-    table: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    table: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def embedding_dropout(
-    table: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    table: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def embedding_dropout(
-    table, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    table, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """Set random rows of an embedding's table to zero and scale the others up: a word falls wherever it stands.
 
@@ -444,28 +448,39 @@ def embedding_dropout(
            [2., 2.],
            [0., 0.]])
     """
-    table = _arguments.operand(table, out, "table")
-    if table.ndim != 2:
-        raise ValueError(f"table must have two dimensions, (words, features), got shape {table.shape}")
-    return _dropout_along(1, 2, table, rate, keep_prob, training, rng, out, return_mask)
+
+    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+        if len(shape) != 2:
+            raise ValueError(f"table must have two dimensions, (words, features), got shape {shape}")
+        return _without_axes(shape, (1,))
+
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    return _drop(
+        _prologue.checked({"table": table}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of),
+        checked_rate,
+    )
 
 
-def _dropout_channels(lengths, x, rate, data_format, keep_prob, training, rng, out, return_mask):
+def _dropout_channels(
+    lengths: str,
+    x: object,
+    rate: object,
+    keep_prob: object,
+    data_format: object,
+    options: tuple[object, object, object, object],
+) -> Any:
     """Dropout of whole channels, whose lengths have one letter each."""
-    x = _arguments.operand(x, out)
-    _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
-    sample = "C" + lengths if data_format == CHANNELS_FIRST else lengths + "C"
-    if x.ndim - len(sample) not in (0, 1):
-        raise ValueError(
-            f"x must have shape (N, {', '.join(sample)}) or ({', '.join(sample)}) in dropout{len(lengths)}d with "
-            f"{data_format}, got {x.shape}"
-        )
-    first = x.ndim - len(sample) + sample.index(lengths)
-    return _dropout_along(first, first + len(lengths), x, rate, keep_prob, training, rng, out, return_mask)
 
+    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+        data_format_given = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
+        sample = "C" + lengths if data_format_given == CHANNELS_FIRST else lengths + "C"
+        if len(shape) - len(sample) not in (0, 1):
+            raise ValueError(
+                f"x must have shape (N, {', '.join(sample)}) or ({', '.join(sample)}) in dropout{len(lengths)}d with "
+                f"{data_format}, got {shape}"
+            )
+        first = len(shape) - len(sample) + sample.index(lengths)
+        return _without_axes(shape, range(first, first + len(lengths)))
 
-def _dropout_along(first, last, x, rate, keep_prob, training, rng, out, return_mask):
-    """``dropout`` with one decision along the axes from first to before last, with x and out checked."""
-    rate = _arguments.rate_of(rate, keep_prob)
-    noise_shape = x.shape[:first] + (1,) * (last - first) + x.shape[last:]
-    return _with_mask(x, rate, noise_shape, UPSCALE, training, _streams.source(rng), out, return_mask)
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    return _drop(_prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of), checked_rate)

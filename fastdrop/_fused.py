@@ -4,25 +4,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _engine, _streams
+from fastdrop import _arguments, _engine, _prologue
+from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._functions import Options
-from fastdrop._masks import DropoutMask, _whole
-from fastdrop._operations import Operation
-
-# Kernels take a bias of at least 32 elements. A longer one wraps around less often, and this one stays in the cache.
-MIN_BIAS = 512
+from fastdrop._kernels import Draw, Operands, Operation
+from fastdrop._masks import DropoutMask
 
 
 @overload
 def dropout_add(
     x: npt.ArrayLike,
     residual: npt.ArrayLike,
-    rate: float = ...,
+    rate: Number = ...,
     *,
     return_mask: Literal[False] = ...,
     **options: Unpack[Options],
@@ -31,13 +29,13 @@ def dropout_add(
 def dropout_add(
     x: npt.ArrayLike,
     residual: npt.ArrayLike,
-    rate: float = ...,
+    rate: Number = ...,
     *,
     return_mask: Literal[True],
     **options: Unpack[Options],
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def dropout_add(
-    x, residual, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    x, residual, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """``residual + dropout(x)``, as it ends the branches of a transformer.
 
@@ -72,9 +70,9 @@ def dropout_add(
            [12., 10., 12.]])
     >>> dx, dresidual = fastdrop.dropout_add_backward(np.ones_like(y), mask)
     """
-    x = _arguments.operand(x, out)
-    residual = _arguments.alike(residual, x, "residual", "x")
-    return _fused(Operation.DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, other=residual)
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask))
+    return _fused(call, checked_rate, Operation.DROPOUT_ADD)
 
 
 def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
@@ -101,9 +99,9 @@ def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarr
     array([[0., 0., 2.],
            [2., 0., 2.]])
     """
-    _arguments.exactly(mask, "mask", DropoutMask)
-    dy = _arguments.float_array(dy, "dy")
-    return mask.backward(dy), dy
+    _arguments.of_type(mask, "mask", DropoutMask)
+    gradient = _arguments.float_array(dy, "dy")
+    return mask.backward(gradient), gradient
 
 
 @overload
@@ -111,7 +109,7 @@ def bias_dropout_add(
     x: npt.ArrayLike,
     bias: npt.ArrayLike,
     residual: npt.ArrayLike,
-    rate: float = ...,
+    rate: Number = ...,
     *,
     return_mask: Literal[False] = ...,
     **options: Unpack[Options],
@@ -121,7 +119,7 @@ def bias_dropout_add(
     x: npt.ArrayLike,
     bias: npt.ArrayLike,
     residual: npt.ArrayLike,
-    rate: float = ...,
+    rate: Number = ...,
     *,
     return_mask: Literal[True],
     **options: Unpack[Options],
@@ -130,7 +128,7 @@ def bias_dropout_add(
     x,
     bias,
     residual,
-    rate=_arguments.DEFAULT_RATE,
+    rate=DEFAULT_RATE,
     *,
     keep_prob=None,
     training=True,
@@ -173,12 +171,9 @@ def bias_dropout_add(
            [12., 10., 16.]])
     >>> dx, dbias, dresidual = fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)
     """
-    x = _arguments.operand(x, out)
-    bias = _repeated_bias(bias, x)
-    residual = _arguments.alike(residual, x, "residual", "x")
-    return _fused(
-        Operation.BIAS_DROPOUT_ADD, x, rate, keep_prob, training, rng, out, return_mask, other=residual, bias=bias
-    )
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask), bias=bias)
+    return _fused(call, checked_rate, Operation.BIAS_DROPOUT_ADD)
 
 
 def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -205,26 +200,26 @@ def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.
     >>> fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)[1]
     array([6., 2., 6.])
     """
-    _arguments.exactly(mask, "mask", DropoutMask)
-    dy = _arguments.float_array(dy, "dy")
-    if dy.ndim == 0:
+    _arguments.of_type(mask, "mask", DropoutMask)
+    gradient = _arguments.float_array(dy, "dy")
+    if gradient.ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
-    dx = mask.backward(dy)
-    wide = np.float64 if dy.dtype.type is np.float64 else np.float32
-    dbias = dx.reshape(math.prod(dx.shape[:-1]), dx.shape[-1]).sum(axis=0, dtype=wide).astype(dx.dtype, copy=False)
-    return dx, dbias, dy
+    dx = mask.backward(gradient)
+    wide = np.float64 if dx.dtype.type is np.float64 else np.float32
+    rows = dx.view(np.ndarray).reshape(math.prod(dx.shape[:-1]), dx.shape[-1])
+    return dx, rows.sum(axis=0, dtype=wide).astype(dx.dtype, copy=False), gradient
 
 
 @overload
 def relu_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def relu_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def relu_dropout(
-    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """``dropout(relu(x))``; relu gives +0 where ``x <= 0``, so a NaN stays.
 
@@ -254,8 +249,8 @@ def relu_dropout(
            [0., 0., 2., 2.]])
     >>> dx = fastdrop.relu_dropout_backward(np.ones_like(y), y, mask)
     """
-    x = _arguments.operand(x, out)
-    return _fused(Operation.RELU_DROPOUT, x, rate, keep_prob, training, rng, out, return_mask)
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    return _fused(_prologue.checked({"x": x}, (training, rng, out, return_mask)), checked_rate, Operation.RELU_DROPOUT)
 
 
 def relu_dropout_backward(
@@ -289,13 +284,11 @@ def relu_dropout_backward(
     >>> fastdrop.relu_dropout_backward(np.ones(4), y, mask)
     array([1.25, 0.  , 0.  , 0.  ])
     """
-    _arguments.exactly(mask, "mask", DropoutMask)
-    dy = _arguments.operand(dy, out, "dy")
-    y = _arguments.alike(y, dy, "y", "dy")
-    if dy.shape != mask.shape:
-        raise ValueError(f"dy must have the shape of the mask, {mask.shape}, got {dy.shape}")
-    dx = _engine.result_for(dy) if out is None else out
-    _engine.apply(dy, dx, 0, 0, 0, mask.scale, terms={"op": Operation.RELU_BACKWARD, "other": y})
+    _arguments.of_type(mask, "mask", DropoutMask)
+    gradient = mask._checked(dy, out, "dy")
+    result = _arguments.same_kind(y, gradient, "y", "dy")
+    dx = _engine.result_for(gradient) if out is None else out
+    _engine.apply(Operation.RELU_BACKWARD, Operands(gradient, dx, mask.scale, result), Draw())
     return dx
 
 
@@ -303,17 +296,17 @@ def relu_dropout_backward(
 def zoneout(
     new: npt.ArrayLike,
     old: npt.ArrayLike,
-    rate: float = ...,
+    rate: Number = ...,
     *,
     return_mask: Literal[False] = ...,
     **options: Unpack[Options],
 ) -> np.ndarray: ...
 @overload
 def zoneout(
-    new: npt.ArrayLike, old: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 def zoneout(
-    new, old, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    new, old, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """Leave random elements of a recurrent state as they were.
 
@@ -353,21 +346,20 @@ def zoneout(
     array([[0.75, 0.75, 0.75, 0.75],
            [0.75, 0.75, 0.75, 0.75]])
     """
-    rate = _arguments.rate_of(rate, keep_prob)
-    new = _arguments.operand(new, out, "new")
-    old = _arguments.alike(old, new, "old", "new")
-    source = _streams.source(rng)
-    y = _engine.result_for(new) if out is None else out
-    key, call = source.next_draw() if training else (0, 0)
-    if training or rate in (0.0, 1.0):
-        mask = _whole(new.shape, rate, key, call, None, 1.0)
-        _engine.apply(new, y, key, call, mask.threshold, 1.0, terms={"op": Operation.ZONEOUT, "other": old})
-    else:
-        mask = _whole(new.shape, 0.0, 0, 0, None, 1.0 - rate)
-        before = _engine.result_for(old)
-        _engine.apply(old, before, 0, 0, 0, rate)
-        _engine.apply(new, y, 0, 0, 0, 1.0 - rate, terms={"op": Operation.DROPOUT_ADD, "other": before})
-    return (y, mask) if return_mask else y
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    call = _prologue.checked({"new": new, "old": old}, (training, rng, out, return_mask))
+    if call.training or checked_rate.rate in (0.0, 1.0):
+        return _prologue.finished(
+            call,
+            Operation.ZONEOUT,
+            lambda key, number: call.mask(DropoutMask, checked_rate, key, number, 1.0),
+            lambda: call.mask(DropoutMask, checked_rate, 0, 0, 1.0),
+        )
+    assert call.other is not None
+    y, before = call.result(), _engine.result_for(call.other)
+    _engine.apply(Operation.DROPOUT, Operands(call.other, before, checked_rate.rate), Draw())
+    _engine.apply(Operation.DROPOUT_ADD, Operands(call.x, y, checked_rate.keep_prob, before), Draw())
+    return (y, call.idle_mask(DropoutMask, checked_rate.keep_prob)) if call.return_mask else y
 
 
 def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
@@ -394,45 +386,27 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     array([[1., 1., 0.],
            [0., 1., 0.]])
     """
-    _arguments.exactly(mask, "mask", DropoutMask)
-    dy = _arguments.float_array(dy, "dy")
+    _arguments.of_type(mask, "mask", DropoutMask)
+    gradient = _arguments.float_array(dy, "dy")
     if mask.scale != 1.0 and mask.rate != 0.0:
         raise ValueError(
             f"mask must be as zoneout returns it, of scale 1 or rate 0, got scale {mask.scale} in {mask!r}"
         )
-    dnew = mask.backward(dy)
-    dold = _engine.result_for(dy)
+    dnew = mask.backward(gradient)
+    dold = _engine.result_for(gradient)
     if mask.scale == 1.0:
-        zeros = np.zeros(dy.shape, dy.dtype)
-        terms = {"op": Operation.ZONEOUT, "other": dy}
-        _engine.apply(zeros, dold, *mask._draw(), mask.threshold, 1.0, *mask.places(), terms)
+        zeros = np.zeros(gradient.shape, gradient.dtype)
+        _engine.apply(Operation.ZONEOUT, Operands(zeros, dold, 1.0, gradient), mask._draw(), mask._index_map())
     else:
-        _engine.apply(dy, dold, 0, 0, 0, 1.0 - mask.scale)
+        _engine.apply(Operation.DROPOUT, Operands(gradient, dold, 1.0 - mask.scale), Draw())
     return dnew, dold
 
 
-def _fused(op, x, rate, keep_prob, training, rng, out, return_mask, **terms):
-    """An operation that adds nothing random outside training. ``terms`` are its other arguments, checked."""
-    rate = _arguments.rate_of(rate, keep_prob)
-    source = _streams.source(rng)
-    y = _engine.result_for(x) if out is None else out
-    key, call = source.next_draw() if training else (0, 0)
-    if not training:
-        rate = 0.0
-    threshold, scale = _engine.threshold_and_scale(rate)
-    _engine.apply(x, y, key, call, threshold, scale, terms={"op": op, **terms})
-    return (y, _whole(x.shape, rate, key, call, None)) if return_mask else y
-
-
-def _repeated_bias(bias, x):
-    """The bias in memory of its own, as often as makes it long enough."""
-    if x.ndim == 0:
-        raise ValueError("x must have features along its last dimension, got an array of no dimension")
-    bias = _arguments.float_array(bias, "bias")
-    if bias.shape != x.shape[-1:]:
-        raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {bias.shape}")
-    _arguments.same_dtype(bias, x, "bias", "x")
-    times = -(-MIN_BIAS // max(len(bias), 1))
-    repeated = np.empty((times, len(bias)), bias.dtype.newbyteorder("="))
-    repeated[...] = bias
-    return repeated.reshape(-1)
+def _fused(call: _prologue.Call, rate: Rate, operation: Operation) -> Any:
+    """An operation that adds nothing random outside training."""
+    return _prologue.finished(
+        call,
+        operation,
+        lambda key, number: call.mask(DropoutMask, rate, key, number),
+        lambda: call.idle_mask(DropoutMask),
+    )

@@ -4,45 +4,25 @@
 from __future__ import annotations
 
 import functools
-import operator
-from typing import Any, NoReturn, Self, TypeAlias
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-import fastdrop
-from fastdrop import _arguments, _engine
-from fastdrop._operations import Operation
+from fastdrop import _arguments, _backend, _engine, _geometry, _indexing
+from fastdrop._arguments import Number, Rate
+from fastdrop._kernels import Draw, IndexMap, Operands, Operation
 
-Dims: TypeAlias = tuple[tuple[int, int], ...] | None
-
-
-def _in_state(position: int) -> Any:
-    """An attribute that stands in a mask's state."""
-    return property(lambda mask: mask._state[position])
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
-class _Mask:
-    """What masks of all kinds are: a key, a call number, and where the elements lie in the stream."""
+class _Mask(_backend.MaskState):
+    """What masks of all kinds have in common: the part at an index, equality, immutability."""
 
-    # One tuple holds all that a mask is: layers make one at every call, and setting nine attributes took a microsecond.
-    __slots__ = ("_state",)
+    __slots__ = ()
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
-
-    _state: tuple
-    shape: tuple[int, ...] = _in_state(0)
-    key: int | None = _in_state(1)
-    call: int | None = _in_state(2)
-    _offset: int = _in_state(3)  # of the first element, in the stream
-    _strides: tuple[int, ...] = _in_state(4)  # there, in elements; 0 along a dimension that shares its decisions
-
-    def _fill(self, *state: Any) -> None:
-        object.__setattr__(self, "_state", state)
-
-    @property
-    def _dims(self) -> Dims:
-        """Where the elements lie, as Kernels take it."""
-        return _collapsed(self.shape, self._strides)
 
     @property
     def ndim(self) -> int:
@@ -50,59 +30,102 @@ class _Mask:
 
     @property
     def size(self) -> int:
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape)
 
-    def _draw(self) -> tuple[int, int]:
-        return self.key or 0, self.call or 0
+    def _numbers(self) -> tuple[Any, ...]:
+        """What there is beside the key, the call number and the places of the elements, in the order of ``_made``."""
+        raise NotImplementedError
 
-    def _check(self, x: Any, out: Any, name: str) -> np.ndarray:
+    def _draw(self) -> Draw:
+        raise NotImplementedError
+
+    def _index_map(self) -> IndexMap:
+        raise NotImplementedError
+
+    def _factor(self) -> float:
+        raise NotImplementedError
+
+    def _shift_and_fill(self) -> tuple[float, float]:
+        """What alpha dropout adds to kept elements and puts in the place of others."""
+        return 0.0, 0.0
+
+    def _changes_nothing(self) -> bool:
+        raise NotImplementedError
+
+    def _checked(self, x: object, out: object, name: str) -> np.ndarray:
         """x, as an array that the mask can be applied to, with the result in out."""
-        x = _arguments.operand(x, out, name)
-        if x.shape != self.shape:
-            raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {x.shape}")
-        return x
+        array = _arguments.float_array(x, name)
+        if array.shape != self.shape:
+            raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {array.shape}")
+        if out is not None:
+            _arguments.output(out, array, name)
+        return array
 
-    def __getitem__(self, index: Any) -> Self:
+    def _applied(
+        self,
+        operation: Operation,
+        x: np.ndarray,
+        out: np.ndarray | None,
+        other: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """An operation with this mask, on arrays that have been checked."""
+        if self._changes_nothing() and other is None and operation is not Operation.RELU_DROPOUT:
+            return _engine.copied(x, out)
+        y = _engine.result_for(x) if out is None else out
+        operands = Operands(x, y, self._factor(), other, bias, *self._shift_and_fill())
+        _engine.apply(operation, operands, self._draw(), self._index_map())
+        return y
+
+    def __getitem__(self, index: _indexing.Index) -> Self:
         """The mask of the part ``x[index]`` of an array, for slices without steps, ints and an Ellipsis."""
-        shape, strides = [], []
-        offset = self._offset
-        for at, length, stride in zip(_expanded(index, self.shape), self.shape, self._strides, strict=True):
-            first, n = _range(at, length)
-            offset += first * stride
-            if n is not None:
-                shape.append(n)
-                strides.append(stride)
-        _, key, call, _, _, *rest = self._state
-        return _restore(type(self), tuple(shape), key, call, offset, tuple(strides), *rest)
+        shape, strides, offset = _indexing.part(index, self.shape, self._strides, self._offset)
+        return self._made(shape, strides, offset, self.key, self.call, *self._numbers())
+
+    @classmethod
+    def _made(
+        cls,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        offset: int,
+        key: int | None,
+        call: int | None,
+        *numbers: Any,
+    ) -> Self:
+        """A mask of values that need no check."""
+        raise NotImplementedError
 
     @property
     def _is_whole(self) -> bool:
         """Whether it is not a part of another."""
-        return self._offset == 0 and self._strides == _strides(self.shape, _noise_shape(self.shape, self._strides))
+        noise_shape = _geometry.noise_shape_of(self.shape, self._strides)
+        return self._offset == 0 and self._strides == _geometry.strides_of(self.shape, noise_shape)
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.shape, self._strides, self._offset, self.key, self.call, *self._numbers()
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._state == other._state if isinstance(other, _Mask) else NotImplemented
+        if not isinstance(other, _Mask):
+            return NotImplemented
+        return type(self) is type(other) and self._state() == other._state()
 
     def __hash__(self) -> int:
-        return hash((type(self), self._state))
+        return hash((type(self), self._state()))
 
-    def __reduce__(self) -> tuple:
-        return _restore, (type(self), *self._state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), *self._state())
 
-    def __setattr__(self, name: str, value: Any) -> NoReturn:
-        raise AttributeError(f"masks are immutable: {name} can not be set")
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"masks are immutable: {name} cannot be set")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"masks are immutable: {name} can not be deleted")
+        raise AttributeError(f"masks are immutable: {name} cannot be deleted")
 
     def _described(self, text: str) -> str:
         return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
 
 
-class DropoutMask(_Mask):
+class DropoutMask(_Mask, _backend.DropoutState):
     """The mask of one draw, without its memory: a recipe of a few numbers, carried out when needed.
 
     Applied again it gives the same zeros at the same places, so it is what a backward pass needs, and a part of it
@@ -130,6 +153,10 @@ class DropoutMask(_Mask):
     shape, rate, key, call, noise_shape, scale
         As given; ``noise_shape`` with its None filled in, and None where it is ``shape``. ``key`` and ``call`` are
         None for a mask made by ``from_array``. ``scale`` is 0 at rate 1, where nothing is kept, unless it was given.
+    keep_prob : float
+        The probability to keep: ``1 - rate``, or what the function that drew the mask was given.
+    threshold : int
+        An element is dropped iff its 32 random bits are below this: ``rate * 2**32``, rounded, ties to even.
 
     Examples
     --------
@@ -143,36 +170,31 @@ class DropoutMask(_Mask):
 
     __slots__ = ()
 
-    rate: float = _in_state(5)
-    _bits: bytes | None = _in_state(6)  # keep bits from an array, in place of the stream
-    _scale: float | None = _in_state(7)  # None where it follows from the rate
-
     def __init__(
         self,
-        shape: Any,
-        rate: float,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        rate: Number,
         *,
-        key: int,
-        call: int = 0,
-        noise_shape: Any = None,
-        scale: float | None = None,
+        key: SupportsIndex,
+        call: SupportsIndex = 0,
+        noise_shape: Sequence[SupportsIndex | None] | None = None,
+        scale: Number | None = None,
     ) -> None:
-        shape = _arguments.mask_shape(shape)
-        noise = _arguments.noise_lengths(noise_shape, shape)
-        rate = _arguments.probability(rate, "rate")
-        self._fill(
-            shape,
+        lengths = _arguments.mask_shape(shape)
+        noise = _arguments.noise_lengths(noise_shape, lengths)
+        checked = _arguments.rate_of(rate)
+        number = self._usual_scale(checked) if scale is None else _arguments.finite(scale, "scale")
+        self._place(
+            lengths,
+            _geometry.strides_of(lengths, noise),
+            0,
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
-            0,
-            _strides(shape, noise),
-            rate,
-            None,
-            None if scale is None else _unusual(_arguments.finite(scale, "scale"), rate),
         )
+        self._decide(*checked, number, None)
 
     @classmethod
-    def from_array(cls, keep: npt.ArrayLike, rate: float) -> Self:
+    def from_array(cls, keep: npt.ArrayLike, rate: Number) -> Self:
         """A mask from booleans that somebody else drew, for example to replay a published result.
 
         Parameters
@@ -182,38 +204,67 @@ class DropoutMask(_Mask):
         rate : float
             Sets the scale of the kept elements, 1 / (1 - rate), and nothing else; 0 leaves them as they are.
         """
-        keep = np.asarray(keep)
-        if keep.dtype != np.bool_:
-            raise TypeError(f"keep must be an array of bool, got dtype {keep.dtype}: pass keep.astype(bool)")
-        rate = _arguments.probability(rate, "rate")
-        if rate == 1.0 and keep.any():
+        array = np.asarray(keep)
+        if array.dtype != np.bool_:
+            raise TypeError(f"keep must be an array of bool, got dtype {array.dtype}: pass keep.astype(bool)")
+        checked = _arguments.rate_of(rate)
+        if checked.rate == 1.0 and array.any():
             raise ValueError("rate must be below 1 where keep keeps any element, because the scale is 1 / (1 - rate)")
-        bits = np.packbits(keep, axis=None, bitorder="little").tobytes()
-        return _restore(cls, keep.shape, None, None, 0, _strides(keep.shape, None), rate, bits, None)
+        bits = np.packbits(array, axis=None, bitorder="little").tobytes()
+        return cls._made(array.shape, None, 0, None, None, *checked, cls._usual_scale(checked), bits)
+
+    @classmethod
+    def _made(
+        cls,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        offset: int,
+        key: int | None,
+        call: int | None,
+        *numbers: Any,
+    ) -> Self:
+        mask = cls.__new__(cls)
+        mask._place(shape, strides, offset, key, call)
+        mask._decide(*numbers)
+        return mask
+
+    def _numbers(self) -> tuple[float, float, float, bytes | None]:
+        return self.rate, self.keep_prob, self.scale, self._bits
+
+    @staticmethod
+    def _usual_scale(rate: Rate) -> float:
+        """What follows from the rate."""
+        return 1.0 / rate.keep_prob if rate.keep_prob > 0.0 else 0.0
 
     # What follows from the parameters
 
     @property
     def noise_shape(self) -> tuple[int, ...] | None:
-        return _noise_shape(self.shape, self._strides)
+        return _geometry.noise_shape_of(self.shape, self._strides)
 
-    @property
-    def keep_prob(self) -> float:
-        """The probability to keep, ``1 - rate``."""
-        return 1.0 - self.rate
+    def _draw(self) -> Draw:
+        return Draw(self.key or 0, self.call or 0, self.threshold)
 
-    @property
-    def scale(self) -> float:
-        """What kept elements are multiplied by."""
-        return _engine.threshold_and_scale(self.rate)[1] if self._scale is None else self._scale
+    def _index_map(self) -> IndexMap:
+        if self._bits is None and self._is_in_order:
+            return IndexMap(self._offset)
+        dims = _geometry.dims_of(self.shape, self._strides)
+        if self._bits is not None:
+            return IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
+        span = 0 if dims is None else _geometry.shared_span(dims)
+        if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
+            return IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
+        return IndexMap(self._offset, dims)
 
-    @property
-    def threshold(self) -> int:
-        """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
-        return _engine.threshold_and_scale(self.rate)[0]
+    def _factor(self) -> float:
+        return self.scale
+
+    def _changes_nothing(self) -> bool:
+        return self.rate == 0.0 and self.scale == 1.0 and self._bits is None
 
     # What a mask is for
 
+    @_backend.plain_apply
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Drop and scale the elements of an array by this mask: the forward pass again, or the backward pass.
 
@@ -229,8 +280,9 @@ class DropoutMask(_Mask):
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        return self._scaled(self._check(x, out, "x"), out, self.scale)
+        return self._applied(Operation.DROPOUT, self._checked(x, out, "x"), out)
 
+    @_backend.plain_apply
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x, of the gradient with respect to the result: the same as ``apply``.
 
@@ -241,16 +293,7 @@ class DropoutMask(_Mask):
         out : ndarray, optional
             As in ``apply``.
         """
-        return self._scaled(self._check(dy, out, "dy"), out, self.scale)
-
-    def _scaled(self, x: np.ndarray, out: np.ndarray | None, scale: float) -> np.ndarray:
-        _, key, call, _, _, rate, bits, _ = self._state  # at once: seven properties take half a microsecond
-        if rate == 0.0 and bits is None and scale == 1.0:
-            return _engine.copied(x, out)
-        result = _engine.result_for(x) if out is None else out
-        threshold, _ = _engine.threshold_and_scale(rate)
-        _engine.apply(x, result, key or 0, call or 0, threshold, scale, *self.places())
-        return result
+        return self._applied(Operation.DROPOUT, self._checked(dy, out, "dy"), out)
 
     def packbits(self) -> npt.NDArray[np.uint8]:
         """The mask as one bit an element in C order, little bit order: what ``numpy.packbits`` makes of it.
@@ -260,40 +303,22 @@ class DropoutMask(_Mask):
         ndarray of uint8, shape ((size + 7) // 8,)
             Element i is bit ``i % 8`` of byte ``i // 8``, 1 where kept. Unused bits are 0.
         """
-        offset, dims, bits = self.places()
-        if dims is None and bits is None:
-            return fastdrop._kernels.keep_bits(self.size, *self._draw(), self.threshold, offset)
+        if self._bits is None and self._is_in_order:
+            return _backend.running.keep_bits(self.size, self._draw(), self._offset)
         return np.packbits(np.asarray(self), axis=None, bitorder="little")
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
-        keep = _engine.keep(self.shape, *self._draw(), self.threshold, *self.places())
+        keep = _engine.keep(self.shape, self._draw(), self._index_map())
         return keep if dtype is None else keep.astype(dtype, copy=False)
-
-    def places(self) -> tuple[int, Dims, npt.NDArray[np.uint8] | None]:
-        """Where the elements lie, as ``Kernels`` takes it: offset, dims, bits."""
-        shape, _, _, offset, strides, _, bits, _ = self._state
-        dims = _collapsed(shape, strides)
-        if bits is not None:
-            return offset, dims, np.frombuffer(bits, np.uint8)
-        span = 0 if dims is None else _span(dims)
-        if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
-            return 0, dims, fastdrop._kernels.keep_bits(span, *self._draw(), self.threshold, offset)
-        return offset, dims, None
 
     # What a value is expected to have
 
-    def __reduce__(self) -> tuple:
-        if self._bits is None and self._is_whole:
-            state = (self.shape, self.rate, self.key, self.call, self.noise_shape)
-            is_usual = type(self) is DropoutMask and self._scale is None
-            return _whole, state if is_usual else (*state, self._scale, type(self))
-        return super().__reduce__()
-
     def __repr__(self) -> str:
         name = type(self).__name__
-        scale = "" if self._scale is None else f", scale={self._scale}"
+        is_usual = self.scale == self._usual_scale(Rate(self.rate, self.keep_prob))
+        scale = "" if is_usual else f", scale={self.scale}"
         if self._bits is not None:
             return f"<{name} from an array: shape={self.shape}, rate={self.rate}{scale}>"
         noise = "" if self.noise_shape is None else f", noise_shape={self.noise_shape}"
@@ -320,24 +345,27 @@ class AlphaMask(DropoutMask):
 
     __slots__ = ()
 
-    def __init__(self, shape: Any, rate: float, *, key: int, call: int = 0, noise_shape: Any = None) -> None:
+    def __init__(
+        self,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        rate: Number,
+        *,
+        key: SupportsIndex,
+        call: SupportsIndex = 0,
+        noise_shape: Sequence[SupportsIndex | None] | None = None,
+    ) -> None:
         super().__init__(shape, rate, key=key, call=call, noise_shape=noise_shape)
 
-    @property
-    def scale(self) -> float:
-        """What kept elements are multiplied by, and then shifted: ``((1 - rate) * (1 + rate * limit**2))**-0.5``."""
-        return alpha_numbers(self.rate)[0]
+    @staticmethod
+    def _usual_scale(rate: Rate) -> float:
+        return alpha_numbers(rate.rate)[0]
+
+    def _shift_and_fill(self) -> tuple[float, float]:
+        return alpha_numbers(self.rate)[1:]
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Alpha dropout by this mask: the forward pass again. Parameters as for ``DropoutMask.apply``."""
-        x = self._check(x, out, "x")
-        if self.rate == 0.0 and self._bits is None:
-            return _engine.copied(x, out)
-        result = _engine.result_for(x) if out is None else out
-        scale, shift, fill = alpha_numbers(self.rate)
-        terms = {"op": Operation.ALPHA_DROPOUT, "shift": shift, "fill": fill}
-        _engine.apply(x, result, *self._draw(), self.threshold, scale, *self.places(), terms)
-        return result
+        return self._applied(Operation.ALPHA_DROPOUT, self._checked(x, out, "x"), out)
 
 
 @functools.lru_cache
@@ -392,22 +420,67 @@ class GaussianMask(_Mask):
     array([ 8.868489, 10.589284, 12.773518], dtype=float32)
     """
 
-    __slots__ = ()
+    __slots__ = ("_noise",)
 
-    stddev: float = _in_state(5)
-    additive: bool = _in_state(6)
+    _noise: tuple[float, bool]
 
-    def __init__(self, shape: Any, stddev: float, *, key: int, call: int = 0, additive: bool = False) -> None:
-        shape = _arguments.mask_shape(shape)
-        self._fill(
-            shape,
+    def __init__(
+        self,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        stddev: Number,
+        *,
+        key: SupportsIndex,
+        call: SupportsIndex = 0,
+        additive: bool = False,
+    ) -> None:
+        lengths = _arguments.mask_shape(shape)
+        noise = _arguments.standard_deviation(stddev), _arguments.flag(additive, "additive")
+        self._place(
+            lengths,
+            None,
+            0,
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
-            0,
-            _strides(shape, None),
-            _arguments.standard_deviation(stddev),
-            _arguments.flag(additive, "additive"),
         )
+        object.__setattr__(self, "_noise", noise)
+
+    @classmethod
+    def _made(
+        cls,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        offset: int,
+        key: int | None,
+        call: int | None,
+        *numbers: Any,
+    ) -> Self:
+        mask = cls.__new__(cls)
+        mask._place(shape, strides, offset, key, call)
+        object.__setattr__(mask, "_noise", numbers)
+        return mask
+
+    def _numbers(self) -> tuple[float, bool]:
+        return self._noise
+
+    @property
+    def stddev(self) -> float:
+        return self._noise[0]
+
+    @property
+    def additive(self) -> bool:
+        return self._noise[1]
+
+    def _draw(self) -> Draw:
+        return Draw(self.key or 0, self.call or 0)
+
+    def _index_map(self) -> IndexMap:
+        return IndexMap(self._offset, None if self._is_in_order else _geometry.dims_of(self.shape, self._strides))
+
+    def _factor(self) -> float:
+        return self.stddev
+
+    def _changes_nothing(self) -> bool:
+        return self.stddev == 0.0
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Multiply or add: the forward pass again.
@@ -423,20 +496,16 @@ class GaussianMask(_Mask):
         ndarray
             Of x's shape and dtype, or ``out``. With a standard deviation of 0 it is x itself.
         """
-        return self._perturbed(self._check(x, out, "x"), out)
+        return self._perturbed(self._checked(x, out, "x"), out)
 
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x: dy times what x was multiplied by, or dy itself where noise was added."""
-        dy = self._check(dy, out, "dy")
-        return _engine.copied(dy, out) if self.additive else self._perturbed(dy, out)
+        array = self._checked(dy, out, "dy")
+        return _engine.copied(array, out) if self.additive else self._perturbed(array, out)
 
     def _perturbed(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        if self.stddev == 0.0:
-            return _engine.copied(x, out)
-        result = _engine.result_for(x) if out is None else out
-        op = Operation.GAUSSIAN_NOISE if self.additive else Operation.GAUSSIAN_DROPOUT
-        _engine.apply(x, result, *self._draw(), 0, self.stddev, self._offset, self._dims, None, {"op": op})
-        return result
+        operation = Operation.GAUSSIAN_NOISE if self.additive else Operation.GAUSSIAN_DROPOUT
+        return self._applied(operation, x, out)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         """What elements are multiplied by, or what is added to them, in float32."""
@@ -451,107 +520,39 @@ class GaussianMask(_Mask):
         return self._described(text)
 
 
-def _whole(
-    shape: Any,
-    rate: float,
-    key: int,
-    call: int,
-    noise_shape: Any,
-    scale: float | None = None,
-    cls: type = DropoutMask,
-) -> Any:
-    """A mask that its parameters say all about, which need no check."""
-    scale = None if scale is None else _unusual(scale, rate)
-    return _restore(cls, shape, key, call, 0, _strides(shape, noise_shape), rate, None, scale)
-
-
-def _unusual(scale: float, rate: float) -> float | None:
-    """None for the scale that follows from the rate, so that masks which do the same are equal."""
-    return None if scale == _engine.threshold_and_scale(rate)[1] else scale
-
-
-def _whole_gaussian(shape: tuple[int, ...], key: int, call: int, stddev: float, additive: bool) -> GaussianMask:
-    """``_whole`` for normal numbers."""
-    return _restore(GaussianMask, shape, key, call, 0, _strides(shape, None), stddev, additive)
-
-
-def _restore(cls: type, *state: Any) -> Any:
-    """A mask from values that need no check."""
-    mask: Any = object.__new__(cls)
-    mask._fill(*state)
+def _restored(
+    cls: type[_Mask],
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    offset: int,
+    key: int | None,
+    call: int | None,
+    *numbers: Any,
+) -> _Mask:
+    """A mask in the state that was pickled, which may have come from anywhere."""
+    mask = cls._made(shape, strides, offset, key, call, *numbers)
+    _check_state(mask)
     return mask
 
 
-def _noise_shape(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape in which a mask is drawn, None where it is its own."""
-    noise = tuple(min(n, 1) if stride == 0 else n for n, stride in zip(shape, strides, strict=True))
-    return None if noise == shape else noise
-
-
-# Networks draw masks of the same few shapes again and again.
-@functools.lru_cache
-def _strides(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Steps in the stream, in elements, along each dimension: 0 along one that shares its decisions."""
-    strides = []
-    step = 1
-    for length, drawn in zip(reversed(shape), reversed(noise_shape or shape), strict=True):
-        strides.append(step if drawn == length else 0)
-        step *= max(drawn, 1)
-    return tuple(reversed(strides))
-
-
-@functools.lru_cache
-def _collapsed(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
-    """(length, stride) of the fewest dimensions that say the same; None for elements that follow each other."""
-    dims: list[tuple[int, int]] = []
-    for length, stride in zip(shape, strides, strict=True):
-        if length == 1:
-            continue
-        if dims and dims[-1][1] == length * stride:
-            dims[-1] = (dims[-1][0] * length, stride)
-        else:
-            dims.append((length, stride))
-    follow_each_other = not dims or (len(dims) == 1 and dims[0][1] == 1) or 0 in shape
-    return None if follow_each_other else tuple(dims)
-
-
-@functools.lru_cache
-def _span(dims: tuple[tuple[int, int], ...]) -> int:
-    """How many decisions to draw once for the time of a call, because elements share them; 0 where they do not."""
-    if all(stride != 0 for _, stride in dims):
-        return 0
-    return 1 + sum((n - 1) * stride for n, stride in dims)
-
-
-def _expanded(index: Any, shape: tuple[int, ...]) -> list[Any]:
-    """One index for each dimension."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    dots = [i for i, part in enumerate(parts) if part is Ellipsis]
-    if len(dots) > 1:
-        raise ValueError(f"a mask's index can have one Ellipsis, got {index!r}")
-    missing = len(shape) - (len(parts) - len(dots))
-    if missing < 0:
-        raise ValueError(f"a mask of shape {shape} takes at most {len(shape)} indices, got {index!r}")
-    at = dots[0] if dots else len(parts)
-    return parts[:at] + [slice(None)] * missing + parts[at + len(dots) :]
-
-
-def _range(at: Any, length: int) -> tuple[int, int | None]:
-    """First element and number of them; no number for an int, which takes its dimension away."""
-    if isinstance(at, slice):
-        if at.step not in (None, 1):
-            raise ValueError(f"a mask can be sliced without steps only, got {at}")
-        try:
-            bounds = [None if bound is None else operator.index(bound) for bound in (at.start, at.stop)]
-        except TypeError:
-            raise TypeError(f"a mask's slice must have ints as bounds, got {at}") from None
-        if any(bound is not None and not -length <= bound <= length for bound in bounds):
-            raise ValueError(f"a mask's slice must stay within its dimension of length {length}, got {at}")
-        first, last, _ = slice(*bounds).indices(length)
-        return first, max(last - first, 0)
-    if not _arguments.is_index(at):
-        raise TypeError(f"a mask takes slices without steps, ints and an Ellipsis as indices, got {at!r}")
-    first = operator.index(at)
-    if not -length <= first < length:
-        raise ValueError(f"a mask's index must be within its dimension of length {length}, got {first}")
-    return first % length, None
+def _check_state(mask: _Mask) -> None:
+    """A ValueError for numbers that would make kernels read what is not the mask's."""
+    shape, strides, offset = _arguments.mask_shape(mask.shape), mask._strides, mask._offset
+    if len(strides) != len(shape) or any(stride < 0 for stride in strides) or offset < 0:
+        raise ValueError(f"a mask's state must have a stride of at least 0 for each length of {shape}, got {strides}")
+    end = 1 + _geometry.last_index(shape, strides, offset) if mask.size > 0 else 0
+    bits = mask._bits if isinstance(mask, DropoutMask) else None
+    if end >= 1 << 63 or (bits is not None and end > 8 * len(bits)):
+        raise ValueError(f"a mask's state must have its elements within the mask's bits, got {end} of shape {shape}")
+    if (mask.key is None) != (bits is not None):
+        raise ValueError("a mask's state must have a key or bits, and not both")
+    if mask.key is not None:
+        _arguments.unsigned(mask.key, "key", _arguments.KEY_BITS)
+        _arguments.unsigned(mask.call, "call", _arguments.CALL_BITS)
+    if isinstance(mask, DropoutMask):
+        _arguments.probability(mask.rate, "rate")
+        _arguments.probability(mask.keep_prob, "keep_prob")
+        _arguments.finite(mask.scale, "scale")
+    elif isinstance(mask, GaussianMask):
+        _arguments.standard_deviation(mask.stddev)
+        _arguments.flag(mask.additive, "additive")

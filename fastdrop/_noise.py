@@ -4,26 +4,30 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Unpack, overload
+from collections.abc import Callable
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _engine, _streams
+from fastdrop import _arguments, _prologue
+from fastdrop._arguments import DEFAULT_RATE, Number
 from fastdrop._functions import NoiseOptions, Options
-from fastdrop._masks import AlphaMask, GaussianMask, _whole, _whole_gaussian
+from fastdrop._kernels import Operation
+from fastdrop._masks import AlphaMask, GaussianMask
+from fastdrop._prologue import Lengths
 
 
 @overload
 def alpha_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def alpha_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, AlphaMask]: ...
 def alpha_dropout(
-    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """Set random elements to SELU's lower limit, then shift and scale all, so that mean 0 and variance 1 stay.
 
@@ -61,19 +65,19 @@ def alpha_dropout(
     >>> np.unique(dx[dropped])
     array([0.])
     """
-    return _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature=False)
+    return _alpha_dropout(x, rate, keep_prob, (training, rng, out, return_mask), None)
 
 
 @overload
 def feature_alpha_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def feature_alpha_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, AlphaMask]: ...
 def feature_alpha_dropout(
-    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """Alpha dropout of whole channels: one decision for all that follows the first two dimensions.
 
@@ -98,38 +102,43 @@ def feature_alpha_dropout(
             [ 0.77919394,  0.77919394],
             [ 0.77919394,  0.77919394]]], dtype=float32)
     """
-    return _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature=True)
+    return _alpha_dropout(x, rate, keep_prob, (training, rng, out, return_mask), _by_feature)
 
 
-def _alpha_dropout(x, rate, keep_prob, training, rng, out, return_mask, by_feature):
-    rate = _arguments.rate_of(rate, keep_prob)
-    x = _arguments.operand(x, out)
-    noise_shape = None
-    if by_feature:
-        if x.ndim < 2:
-            raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {x.shape}")
-        noise_shape = _arguments.noise_lengths(x.shape[:2] + (1,) * (x.ndim - 2), x.shape)
-    source = _streams.source(rng)
-    if training:
-        result = _result(x, out, rate > 0.0)
-        mask = _whole(x.shape, rate, *source.next_draw(), noise_shape, None, AlphaMask)
-    else:
-        result = out
-        mask = _whole(x.shape, 0.0, 0, 0, None, None, AlphaMask)
-    y = mask.apply(x, result)
-    return (y, mask) if return_mask else y
+def _by_feature(shape: tuple[int, ...]) -> Lengths:
+    if len(shape) < 2:
+        raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {shape}")
+    return _arguments.noise_lengths(shape[:2] + (1,) * (len(shape) - 2), shape)
+
+
+def _alpha_dropout(
+    x: object,
+    rate: object,
+    keep_prob: object,
+    options: tuple[object, object, object, object],
+    noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None,
+) -> Any:
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    call = _prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of)
+    return _prologue.finished(
+        call,
+        Operation.ALPHA_DROPOUT,
+        lambda key, number: call.mask(AlphaMask, checked_rate, key, number),
+        lambda: call.idle_mask(AlphaMask),
+        changes=checked_rate.rate > 0.0,
+    )
 
 
 @overload
 def gaussian_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
 ) -> np.ndarray: ...
 @overload
 def gaussian_dropout(
-    x: npt.ArrayLike, rate: float = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, GaussianMask]: ...
 def gaussian_dropout(
-    x, rate=_arguments.DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
+    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
 ):
     """Multiply elements by normal numbers of mean 1 and variance ``rate / (1 - rate)``, which is that of dropout.
 
@@ -166,23 +175,23 @@ def gaussian_dropout(
     >>> np.array_equal(mask.backward(x), y)
     True
     """
-    rate = _arguments.rate_of(rate, keep_prob)
-    if rate == 1.0:
+    dropped, kept = _arguments.rate_of(rate, keep_prob)
+    if dropped == 1.0:
         given = "rate=1" if keep_prob is None else f"keep_prob={keep_prob!r}"
         raise ValueError(
             "rate must be below 1, and keep_prob above 2**-54, for gaussian_dropout, whose variance is "
             f"rate / (1 - rate), got {given}"
         )
-    return _gaussian(x, math.sqrt(rate / (1.0 - rate)), False, training, rng, out, return_mask)
+    return _gaussian(x, math.sqrt(dropped / kept), False, (training, rng, out, return_mask))
 
 
 @overload
 def gaussian_noise(
-    x: npt.ArrayLike, stddev: float, *, return_mask: Literal[False] = ..., **options: Unpack[NoiseOptions]
+    x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[False] = ..., **options: Unpack[NoiseOptions]
 ) -> np.ndarray: ...
 @overload
 def gaussian_noise(
-    x: npt.ArrayLike, stddev: float, *, return_mask: Literal[True], **options: Unpack[NoiseOptions]
+    x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[True], **options: Unpack[NoiseOptions]
 ) -> tuple[np.ndarray, GaussianMask]: ...
 def gaussian_noise(x, stddev, *, training=True, rng=None, out=None, return_mask=False):
     """Add normal numbers of mean 0 to elements.
@@ -213,22 +222,15 @@ def gaussian_noise(x, stddev, *, training=True, rng=None, out=None, return_mask=
     >>> [round(float(number), 3) for number in (y.mean(), y.std())]
     [20.0, 0.1]
     """
-    return _gaussian(x, _arguments.standard_deviation(stddev), True, training, rng, out, return_mask)
+    return _gaussian(x, _arguments.standard_deviation(stddev), True, (training, rng, out, return_mask))
 
 
-def _gaussian(x, stddev, additive, training, rng, out, return_mask):
-    x = _arguments.operand(x, out)
-    source = _streams.source(rng)
-    if training:
-        result = _result(x, out, stddev > 0.0)
-        mask = _whole_gaussian(x.shape, *source.next_draw(), stddev, additive)
-    else:
-        result = out
-        mask = _whole_gaussian(x.shape, 0, 0, 0.0, additive)
-    y = mask.apply(x, result)
-    return (y, mask) if return_mask else y
-
-
-def _result(x, out, is_needed):
-    """Where the result goes, before anything is drawn: if there is no memory for it, the stream has not moved."""
-    return out if out is not None or not is_needed else _engine.result_for(x)
+def _gaussian(x: object, stddev: float, additive: bool, options: tuple[object, object, object, object]) -> Any:
+    call = _prologue.checked({"x": x}, options)
+    return _prologue.finished(
+        call,
+        Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT,
+        lambda key, number: GaussianMask._made(call.x.shape, None, 0, key, number, stddev, additive),
+        lambda: GaussianMask._made(call.x.shape, None, 0, 0, 0, 0.0, additive),
+        changes=stddev > 0.0,
+    )

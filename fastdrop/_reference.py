@@ -11,18 +11,18 @@ The bits of ``U(i)`` come from Philox, which turns a counter of four 32-bit word
   blocks decide nearly everything about 128 elements, and a rate such as 0.5, whose ``D`` has one bit set, takes one.
 - The lower 24 bits are the *tail*. Only the elements whose upper bits equal those of ``D``, 1 in 256, look at it.
 
-:class:`Kernels` has the methods of the compiled class of the same name, and shares no code with it.
+:class:`Kernels` has the methods of the compiled class of the same name, and shares no code with it. What they mean
+stands in :mod:`fastdrop._kernels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeGuard
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._operations import Operation
+from fastdrop._kernels import Bits, Bools, Chunks, Dims, Draw, IndexMap, Operands, Operation
 
 PLANES = 8
 TAIL_DOMAIN = 8
@@ -38,7 +38,6 @@ SIN = (0.78539423, -0.080714, 0.00242711)
 COS = (0.99999997, -0.30842425, 0.01584992, -0.00031888051)
 
 Words = tuple[npt.NDArray[np.uint64], ...]
-Bools = npt.NDArray[np.bool_]
 
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
@@ -141,8 +140,8 @@ def keep_anywhere(index: npt.NDArray[np.int64], key: int, call: int, threshold: 
     return keep[row.reshape(index.shape), index % BLOCK]
 
 
-def element_indices(first, n, offset, dims) -> npt.NDArray[np.int64]:
-    """Where n elements of an array lie in the stream; the arguments as for Kernels."""
+def element_indices(first: int, n: int, offset: int, dims: Dims) -> npt.NDArray[np.int64]:
+    """Where n elements of an array lie in the stream, from the one at position ``first`` on."""
     index = np.arange(first, first + n)
     if dims is not None:
         coordinates = np.unravel_index(index, [length for length, _ in dims])
@@ -150,13 +149,14 @@ def element_indices(first, n, offset, dims) -> npt.NDArray[np.int64]:
     return index + offset
 
 
-def keep_elements(first, n, key, call, threshold, offset, dims, bits) -> Bools:
-    """Which of n elements of an array are kept, from the one at position ``first`` on; the rest as for Kernels."""
+def keep_elements(first: int, n: int, draw: Draw, index_map: IndexMap) -> Bools:
+    """Which of n elements of an array are kept, from the one at position ``first`` on."""
+    offset, dims, bits = index_map
     if dims is None and bits is None:
-        return keep_range(offset + first, n, key, call, threshold)
+        return keep_range(offset + first, n, *draw)
     index = element_indices(first, n, offset, dims)
     if bits is None:
-        return keep_anywhere(index, key, call, threshold)
+        return keep_anywhere(index, *draw)
     return (bits[index // 8] >> (index % 8).astype(np.uint8) & 1).view(np.bool_)
 
 
@@ -203,13 +203,13 @@ def polynomial(x: npt.NDArray[np.float32], coefficients: Sequence[float]) -> npt
     return y
 
 
-def normal_elements(first, n, key, call, offset, dims) -> npt.NDArray[np.float32]:
-    """The normal numbers of n elements of an array, from the one at position ``first`` on; the rest as for Kernels."""
-    index = element_indices(first, n, offset, dims).astype(np.uint64)
+def normal_elements(first: int, n: int, draw: Draw, index_map: IndexMap) -> npt.NDArray[np.float32]:
+    """The normal numbers of n elements of an array, from the one at position ``first`` on."""
+    index = element_indices(first, n, index_map.offset, index_map.dims).astype(np.uint64)
     units, row = np.unique(index // np.uint64(UNIT), return_inverse=True)
     normals = np.empty((len(units), UNIT), np.float32)
     for i in range(0, len(units), CHUNK):
-        normals[i : i + CHUNK] = normal_units(units[i : i + CHUNK], key, call)
+        normals[i : i + CHUNK] = normal_units(units[i : i + CHUNK], draw.key, draw.call)
     return normals[row, index % np.uint64(UNIT)]
 
 
@@ -251,113 +251,113 @@ def selected(y: np.ndarray, keep: Bools) -> np.ndarray:
     return y
 
 
-def operated(op, x, keep, scale, other, bias, shift, fill) -> np.ndarray:
+def operated(
+    operation: Operation,
+    x: np.ndarray,
+    keep: np.ndarray,
+    numbers: Operands,
+    other: np.ndarray | None,
+    bias: np.ndarray | None,
+) -> np.ndarray:
     """The result of an operation, all in the arithmetic type of x. For some of them ``keep`` holds normal numbers."""
     number = x.dtype.type
-    match op:
+    scale, shift, fill = number(numbers.scale), number(numbers.shift), number(numbers.fill)
+    match operation:
         case Operation.DROPOUT_ADD:
-            return other + selected(x * number(scale), keep)
+            return other + selected(x * scale, keep)
         case Operation.BIAS_DROPOUT_ADD:
-            return other + selected((x + bias) * number(scale), keep)
+            return other + selected((x + bias) * scale, keep)
         case Operation.RELU_DROPOUT:
-            return selected(np.where(x <= 0, number(0), x) * number(scale), keep)
+            return selected(np.where(x <= 0, number(0), x) * scale, keep)
         case Operation.RELU_BACKWARD:
-            return selected(x * number(scale), keep & (other != 0))
+            return selected(x * scale, keep & (other != 0))
         case Operation.ALPHA_DROPOUT:
-            return np.where(keep, x * number(scale) + number(shift), number(fill))
+            return np.where(keep, x * scale + shift, fill)
         case Operation.GAUSSIAN_DROPOUT:
-            return x * (number(1) + number(scale) * keep.astype(number))
+            return x * (number(1) + scale * keep.astype(number))
         case Operation.GAUSSIAN_NOISE:
-            return x + number(scale) * keep.astype(number)
-    raise AssertionError(op)
+            return x + scale * keep.astype(number)
+    raise AssertionError(operation)
 
 
 class Kernels:
-    """The kernels in NumPy.
-
-    Parameters of the methods, here and in the compiled class:
-
-    ``key``, ``call``, ``threshold``
-        The draw: integers below 2**64, 2**56, and up to 2**32.
-    ``start``, ``stop``
-        The part of the array in work, in elements in C order.
-    ``offset``, ``dims``
-        Where the elements of the array lie in the stream: the element with coordinates c has the index
-        ``offset + sum(c[d] * dims[d][1])``, and ``dims[d][0]`` is the length of dimension d. ``dims`` may be of fewer
-        dimensions than the array, and None means ``offset + i`` for element i.
-    ``bits``
-        None, or keep bits as by ``packbits(bitorder="little")`` that replace the stream; indices then count in it.
-    """
+    """The kernels in NumPy."""
 
     name = "reference"
 
-    def are_plain(self, x: object, out: object) -> TypeGuard[np.ndarray]:
-        """Whether x, and out if it is not None, need no look at layout, dtype or shape. False may mean either."""
-        return False
-
     def philox(self, counter: Sequence[int], key: tuple[int, int], rounds: int = 10) -> tuple[int, ...]:
-        """The four words of one counter."""
         return tuple(int(word) for word in philox4x32(counter, key, rounds))
 
     def apply(
         self,
-        x,
-        out,
-        start,
-        stop,
-        key,
-        call,
-        threshold,
-        scale,
-        offset=0,
-        dims=None,
-        bits=None,
-        stream=False,
-        *,
-        op=Operation.DROPOUT,
-        other=None,
-        bias=None,
-        shift=0.0,
-        fill=0.0,
-    ):
-        """Do an operation with the elements of x, and write the result to out. See ``Operation`` for the arguments.
+        operation: int,
+        operands: Operands,
+        draw: Draw,
+        index_map: IndexMap,
+        chunks: Chunks,
+        from_front: bool = True,
+        nontemporal: bool = False,  # which NumPy has no stores for
+    ) -> None:
+        def work(start: int, stop: int) -> None:
+            self._apply_part(Operation(operation), operands, draw, index_map, start, stop)
 
-        ``stream`` asks for stores that bypass the caches, which NumPy does not have.
-        """
-        n = stop - start
-        # A subclass may give assignment another meaning. What is no whole array is made one dimension of it.
-        x, out = x.view(np.ndarray), out.view(np.ndarray)
-        shape = x.shape if n == x.size else (n,)
-        part = x if n == x.size else x.reshape(-1)[start:stop]
-        if other is not None:
-            other = other.view(np.ndarray)
-            other = other if n == x.size else other.reshape(-1)[start:stop]
-        if op in (Operation.GAUSSIAN_DROPOUT, Operation.GAUSSIAN_NOISE):
-            keep = normal_elements(start, n, key, call, offset, dims).reshape(shape)
+        take_chunks(chunks, from_front, work)
+
+    def _apply_part(
+        self, operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, start: int, stop: int
+    ) -> None:
+        """The operation with elements start .. stop-1."""
+        # A subclass may give assignment another meaning.
+        x, y = operands.x.view(np.ndarray), operands.y.view(np.ndarray)
+        is_whole = stop - start == x.size
+        shape = x.shape if is_whole else (stop - start,)
+
+        def part(array: np.ndarray) -> np.ndarray:
+            return array if is_whole else array.reshape(-1)[start:stop]
+
+        other = bias = None
+        if operands.other is not None:
+            other = part(operands.other.view(np.ndarray))
+        if operands.bias is not None:
+            bias = widened(operands.bias[np.arange(start, stop) % len(operands.bias)]).reshape(shape)
+        keep: np.ndarray
+        if operation.reads_normals:
+            keep = normal_elements(start, stop - start, draw, index_map).reshape(shape)
         else:
-            keep = keep_elements(start, n, key, call, threshold, offset, dims, bits).reshape(shape)
-        if bias is not None:
-            bias = widened(bias[np.arange(start, stop) % len(bias)]).reshape(shape)
-        if op == Operation.DROPOUT:
-            y = selected(scaled(part, scale), keep)
-        elif op == Operation.ZONEOUT:  # no arithmetic, which a NaN would feel
-            y = np.where(keep, part, other)
+            keep = keep_elements(start, stop - start, draw, index_map).reshape(shape)
+        if operation is Operation.DROPOUT:
+            result = selected(scaled(part(x), operands.scale), keep)
+        elif operation is Operation.ZONEOUT:  # no arithmetic, which a NaN would feel
+            result = np.where(keep, part(x), other)
         else:
             with np.errstate(all="ignore"):
-                wide = operated(
-                    op, widened(part), keep, scale, None if other is None else widened(other), bias, shift, fill
-                )
-                y = narrowed(wide, x.dtype)
-        if n == x.size:
-            out[...] = y
+                wide_other = None if other is None else widened(other)
+                wide = operated(operation, widened(part(x)), keep, operands, wide_other, bias)
+                result = narrowed(wide, x.dtype)
+        if is_whole:
+            y[...] = result
         else:
-            out.flat[start:stop] = y
+            y.flat[start:stop] = result
 
-    def keep(self, out, start, stop, key, call, threshold, offset=0, dims=None, bits=None):
-        """Write to elements start .. stop-1 of a contiguous array of booleans which of them are kept."""
-        part = keep_elements(start, stop - start, key, call, threshold, offset, dims, bits)
-        out.reshape(-1)[start:stop] = part
+    def keep(self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks, from_front: bool = True) -> None:
+        def work(start: int, stop: int) -> None:
+            out.reshape(-1)[start:stop] = keep_elements(start, stop - start, draw, index_map)
 
-    def keep_bits(self, n, key, call, threshold, start=0):
-        """The keep bits of n elements from ``start`` on, as by ``packbits(bitorder="little")``."""
-        return np.packbits(keep_range(start, n, key, call, threshold), bitorder="little")
+        take_chunks(chunks, from_front, work)
+
+    def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
+        return np.packbits(keep_range(start, n, *draw), bitorder="little")
+
+
+def take_chunks(chunks: Chunks, from_front: bool, work: Callable[[int, int], None]) -> None:
+    """Do chunk after chunk as long as there are any."""
+    while True:
+        start, stop = chunks.take(from_front)
+        if start == stop:
+            return
+        try:
+            work(start, stop)
+        except BaseException as error:
+            chunks.finish(error)
+            raise
+        chunks.finish()

@@ -3,26 +3,34 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
-from typing import Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeAlias, Union
 
 import numpy as np
 
-from fastdrop import _arguments
+from fastdrop import _arguments, _backend
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RNG: TypeAlias = Union[
-    int, np.integer, np.random.SeedSequence, np.random.Generator, np.random.BitGenerator, "PhiloxStream", None
+    SupportsIndex, "np.random.SeedSequence", "np.random.Generator", "np.random.BitGenerator", "PhiloxStream", None
 ]
+Seed: TypeAlias = Union[SupportsIndex, "Sequence[SupportsIndex]", "np.random.SeedSequence", None]
 
-_END = 1 << _arguments.CALL_BITS
+# For what is no single step: spawning, and to set a stream. One for all streams, because a stream can be carried over a
+# fork; and a handler of a signal may come in between.
+_lock = threading.RLock()
 
-# For spawning: one lock for all streams, because one can be carried over a fork.
-_lock = threading.Lock()
+
+class Source(Protocol):
+    """What gives the key and the call number of the next mask."""
+
+    def next_draw(self) -> tuple[int, int]: ...
 
 
-class PhiloxStream:
+class PhiloxStream(_backend.StreamState):
     """A key and a counter of calls: each mask drawn from the stream takes the next call number.
 
     Drawing is safe from many threads, which never get the same call number. A stream pickles and copies with its
@@ -54,40 +62,36 @@ class PhiloxStream:
     True
     """
 
-    # The calls are a range iterator: next() on it is atomic, costs a third of taking a lock, and ends at the last call.
-    __slots__ = ("_calls", "_key", "_seed", "__weakref__")
+    __slots__ = ("_seed",)
 
-    def __init__(self, seed: Any = None) -> None:
-        self._seed: np.random.SeedSequence | None = _arguments.seed_sequence(seed)
-        self._key = int(self._seed.generate_state(1, np.uint64)[0])
-        self._calls = iter(range(_END))
+    _seed: np.random.SeedSequence | None  # None until somebody spawns from a stream that has none
+
+    def __init__(self, seed: Seed = None) -> None:
+        self._seed = _arguments.seed_sequence(seed)
+        self._set(int(self._seed.generate_state(1, np.uint64)[0]), 0)
 
     @classmethod
-    def from_key(cls, key: int, call: int = 0) -> PhiloxStream:
+    def from_key(cls, key: SupportsIndex, call: SupportsIndex = 0) -> Self:
         """The stream of a given 64-bit key, from a given call number on."""
         stream = cls.__new__(cls)
-        stream._key = _arguments.unsigned(key, "key", _arguments.KEY_BITS)
-        stream._calls = iter(range(_arguments.unsigned(call, "call", _arguments.CALL_BITS), _END))
-        stream._seed = None
+        stream._restore(key, call, None)
         return stream
 
-    @property
-    def key(self) -> int:
-        return self._key
-
-    @property
-    def call(self) -> int:
-        return _END - operator.length_hint(self._calls)
+    def _restore(self, key: object, call: object, seed: np.random.SeedSequence | None) -> None:
+        """Set all that the stream is."""
+        checked = _arguments.unsigned(key, "key", _arguments.KEY_BITS), _arguments.next_call(call)
+        with _lock:
+            self._set(*checked)
+            self._seed = seed
 
     def next_draw(self) -> tuple[int, int]:
         """Use up a call number: (key, call) of the next mask."""
-        try:
-            return self._key, next(self._calls)
-        except StopIteration:
-            message = f"the stream with key {self._key:#x} has used up its 2**56 calls: spawn another"
-            raise ValueError(message) from None
+        drawn = self._take()
+        if drawn is None:
+            raise ValueError(f"the stream with key {self.key:#x} has used up its 2**56 calls: spawn another")
+        return drawn
 
-    def spawn(self, n: int) -> list[PhiloxStream]:
+    def spawn(self, n: SupportsIndex) -> list[Self]:
         """New streams with keys of their own, for workers or layers.
 
         They are those of ``numpy.random.SeedSequence.spawn``, so that no two of a family share a key, whoever spawned
@@ -101,20 +105,32 @@ class PhiloxStream:
         n = _arguments.count(n, "n")
         with _lock:
             if self._seed is None:
-                self._seed = np.random.SeedSequence(self._key)
+                self._seed = np.random.SeedSequence(self.key)
             children = self._seed.spawn(n)
         return [type(self)(child) for child in children]
 
-    def __getstate__(self) -> tuple[int, int, np.random.SeedSequence | None]:
-        with _lock:
-            return self._key, self.call, self._seed
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), *self._state())
 
-    def __setstate__(self, state: tuple[int, int, np.random.SeedSequence | None]) -> None:
-        self._key, call, self._seed = state
-        self._calls = iter(range(call, _END))
+    def _state(self) -> tuple[int, int, np.random.SeedSequence | None]:
+        with _lock:
+            return *self._get(), _copied(self._seed)
 
     def __repr__(self) -> str:
-        return f"PhiloxStream.from_key({self._key:#018x}, call={self.call})"
+        key, call = self._get()
+        return f"PhiloxStream.from_key({key:#018x}, call={call})"
+
+
+def _restored(cls: type[PhiloxStream], key: int, call: int, seed: np.random.SeedSequence | None) -> PhiloxStream:
+    """A stream in the state that was pickled."""
+    stream = cls.__new__(cls)
+    stream._restore(key, call, seed)
+    return stream
+
+
+def _copied(seed: np.random.SeedSequence | None) -> np.random.SeedSequence | None:
+    """A seed that counts its children for itself from now on."""
+    return None if seed is None else np.random.SeedSequence(**seed.state)
 
 
 class _GeneratorSource:
@@ -129,36 +145,58 @@ class _GeneratorSource:
         return int(self._generator.integers(0, 1 << _arguments.KEY_BITS, dtype=np.uint64)), 0
 
 
-def source(rng: Any) -> PhiloxStream | _GeneratorSource:
+class _SeedSource:
+    """A seed, which names one mask."""
+
+    __slots__ = ("_seed",)
+
+    def __init__(self, seed: np.random.SeedSequence) -> None:
+        self._seed = seed
+
+    def next_draw(self) -> tuple[int, int]:
+        return int(self._seed.generate_state(1, np.uint64)[0]), 0
+
+
+def source(rng: object) -> Source:
     """What gives the next (key, call) for an argument ``rng``. Nothing is drawn yet."""
     if rng is None:
-        return _default
+        return default
     if isinstance(rng, PhiloxStream):
         return rng
+    if _arguments.is_index(rng) or isinstance(rng, np.random.SeedSequence):
+        return _SeedSource(_arguments.seed_sequence(rng, "rng"))
     if isinstance(rng, np.random.Generator):
         return _GeneratorSource(rng)
     if isinstance(rng, np.random.BitGenerator):
         return _GeneratorSource(np.random.Generator(rng))
-    if isinstance(rng, np.random.SeedSequence) or _arguments.is_index(rng):
-        return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
     raise TypeError(
         "rng must be None, an int of at least 0, a numpy.random.SeedSequence, Generator or BitGenerator, or a "
         f"fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}"
     )
 
 
-def _new_default() -> None:
-    """Key the module's own stream from the operating system's entropy."""
-    global _default
-    _default = PhiloxStream()
+def stream(rng: RNG) -> PhiloxStream:
+    """The stream of an object that draws again and again, for its argument ``rng``: a seed is the stream's."""
+    if rng is None:
+        return PhiloxStream()
+    if isinstance(rng, PhiloxStream):
+        return rng
+    if _arguments.is_index(rng) or isinstance(rng, np.random.SeedSequence):
+        return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
+    return PhiloxStream.from_key(source(rng).next_draw()[0])
+
+
+def _new_key() -> None:
+    """Key the package's own stream from the operating system's entropy."""
+    default._restore(int.from_bytes(os.urandom(8), "little"), 0, None)
 
 
 def _after_fork_in_child() -> None:
+    _new_key()  # two workers shall not draw the same masks by accident
     _lock.release()
-    _new_default()  # two workers shall not draw the same masks by accident
 
 
-_default: PhiloxStream
-_new_default()
+default = PhiloxStream.__new__(PhiloxStream)
+_new_key()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)

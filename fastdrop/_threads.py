@@ -1,37 +1,31 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How many threads work on a large array, and the pool they come from.
 
-The pool is the standard library's and its threads hold no GIL while a kernel runs. Work is handed out in chunks that
-whoever is free takes, the calling thread included: one that wakes late takes fewer, and none is waited for that has
-not begun.
+The threads hold no GIL while a kernel of the core runs. Work is handed out in chunks that whoever is free takes, the
+calling thread included: one that wakes late takes fewer, and none is waited for that has not begun.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextvars import ContextVar
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import SupportsIndex, TypeAlias
 
-import fastdrop
-from fastdrop import _arguments
+from fastdrop import _arguments, _backend
+from fastdrop._kernels import Chunks
 
-# In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: below
-# MIN_SHARED two threads gain little, or lose.
-MIN_CHUNK = 1 << 16
-FREE_CHUNK = 1 << 15
-MIN_SHARED = 1 << 20
-POLLS = 10_000
+# In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: an array of
+# fewer than _backend.LARGE gains little from two, or loses.
+CHUNK = 1 << 15
+MIN_SHARE = 1 << 16  # for each thread
 
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
 # The number of the innermost num_threads(), and what it stands within.
-_override: ContextVar[tuple[int, Any] | None] = ContextVar("fastdrop.num_threads", default=None)
+Override: TypeAlias = tuple[int, "Override | None"]
+_override: ContextVar[Override | None] = ContextVar("fastdrop.num_threads", default=None)
 
 
 def _usable_cpus() -> int:
@@ -52,7 +46,7 @@ def _from_environment() -> int:
 _default = _from_environment()
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: SupportsIndex) -> None:
     """Set how many threads may work on one array, in all of the process.
 
     The default is ``FASTDROP_NUM_THREADS``, or the CPUs that this process may use. Masks do not depend on it.
@@ -69,7 +63,7 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """How many threads may work on one array, here and now."""
     inner = _override.get()
-    return inner[0] if inner else _default
+    return _default if inner is None else inner[0]
 
 
 class num_threads:
@@ -85,7 +79,7 @@ class num_threads:
     1
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: SupportsIndex) -> None:
         self._n = _arguments.count(n, "n")
 
     def __enter__(self) -> None:
@@ -101,105 +95,76 @@ class num_threads:
 
 def pay(size: int) -> bool:
     """Whether several threads shall work on so many elements."""
-    return size >= MIN_SHARED and get_num_threads() > 1
+    return size >= _backend.LARGE and get_num_threads() > 1
 
 
-def share(work: Callable[[int, int], object], size: int) -> None:
-    """Call ``work(start, stop)`` for chunks that make up ``range(size)``, from as many threads as pay."""
-    if not pay(size):
-        work(0, size)
-        return
-    helpers = max(min(get_num_threads(), size // MIN_CHUNK), 1) - 1
-    chunks = deque(_chunks(size, helpers + 1))
+def whole(size: int) -> Chunks:
+    """An array of so many elements, for one thread alone."""
+    return _backend.Chunks(size, max(size, 1))
 
-    def take_chunks() -> None:
-        while True:
-            try:
-                start, stop = chunks.popleft()
-            except IndexError:
-                return
-            work(start, stop)
 
-    lock = threading.Lock()
-    at_work = 0
-    is_open = True
-    errors: list[BaseException] = []
+def share(work: Callable[[Chunks, bool], None], size: int) -> None:
+    """Call ``work(chunks, from_front)`` from as many threads as may work on so many elements.
 
-    def help_out() -> None:
-        nonlocal at_work
-        with lock:
-            if not is_open:
-                return
-            at_work += 1
-        try:
-            take_chunks()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            with lock:
-                at_work -= 1
-
+    It takes chunks until there are none left. When this returns, or raises, no thread is at work any more.
+    """
+    chunks = _backend.Chunks(size, CHUNK)
     try:
         try:
-            pool = _shared_pool(helpers)
-            for _ in range(helpers):
-                pool.submit(help_out)
+            for _ in range(min(get_num_threads(), size // MIN_SHARE) - 1):
+                _pool.submit(lambda: work(chunks, False))
         except RuntimeError:
             pass  # no more threads, or the interpreter is ending: whoever has begun does it
-        take_chunks()
+        work(chunks, True)
     finally:
-        chunks.clear()
-        with lock:
-            is_open = False
-        while at_work > 0:
-            time.sleep(5e-5)
-    if errors:
-        raise errors[0]
+        chunks.close()
+    if chunks.error is not None:
+        raise chunks.error
 
 
-def share_without_gil(take_chunks: Callable[[Any, bool], object], size: int) -> None:
-    """The same for work that takes its chunks itself, as the kernels do on plain memory.
+class _Pool:
+    """Threads that wait for jobs. They end with the process, and none is there before the first job.
 
-    ``take_chunks`` gets the ``Chunks`` of the compiled module, and whether to take them from the front. It can not
-    fail. A thread that comes late finds none left.
+    The standard library's executor costs an import, and waits at exit for threads: forever, if a signal came while one of
+    them was started.
     """
-    chunks = fastdrop._core.Chunks(size, FREE_CHUNK)
-    try:
-        pool = _shared_pool(get_num_threads() - 1)
-        for _ in range(min(get_num_threads(), size // MIN_CHUNK) - 1):
-            pool.submit(take_chunks, chunks, False)
-    except RuntimeError:
-        pass
-    take_chunks(chunks, True)
-    # Others are on their last chunks. To be woken when they are done takes as long as many of those.
-    while not chunks.wait(POLLS):
-        time.sleep(5e-5)
 
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
 
-def _chunks(size: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Parts of ``range(size)``: large ones first, as each costs a few steps in Python, and small ones to end alike."""
-    start = 0
-    while start < size:
-        part = max(2 * (size - start) // (3 * threads) // MIN_CHUNK, 1) * MIN_CHUNK
-        yield start, min(start + part, size)
-        start += part
+    def submit(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._idle -= 1
+            is_short = self._idle < 0
+        self._jobs.put(job)
+        if is_short:
+            try:
+                threading.Thread(target=self._serve, name="fastdrop", daemon=True).start()
+            except RuntimeError:
+                with self._lock:
+                    self._idle += 1
+                raise
 
-
-def _shared_pool(threads: int) -> ThreadPoolExecutor:
-    """The pool, at least as large as asked for."""
-    global _pool
-    with _pool_lock:
-        if _pool is None or _pool._max_workers < threads:
-            _pool = ThreadPoolExecutor(threads, thread_name_prefix="fastdrop")
-        return _pool
+    def _serve(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+            except BaseException:
+                pass  # the chunks hold it, and whoever shares them raises it
+            del job  # and the arrays with it
+            with self._lock:
+                self._idle += 1
 
 
 def _forget_pool() -> None:
     """In a forked child, where the parent's threads do not exist."""
-    global _pool, _pool_lock
-    _pool = None
-    _pool_lock = threading.Lock()
+    global _pool
+    _pool = _Pool()
 
 
+_pool = _Pool()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)

@@ -57,8 +57,7 @@ class Stochastic(TrainingMode):
 
     @rng.setter
     def rng(self, rng: RNG) -> None:
-        source = PhiloxStream() if rng is None else _streams.source(rng)
-        self._stream = source if isinstance(source, PhiloxStream) else PhiloxStream.from_key(source.next_draw()[0])
+        self._stream = _streams.stream(rng)
 
     def state_dict(self) -> dict[str, Any]:
         """What decides on the coming masks: plain values, for ``json``, ``pickle`` or ``numpy.savez``.
@@ -108,8 +107,8 @@ class Stochastic(TrainingMode):
         numbers = {name: self._checked(name, values[name]) for name in self._NUMBERS}
         key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
         call = _arguments.next_call(values["call"])
-        own_key, _, seed = self.rng.__getstate__()
+        own_key, _, seed = self.rng._state()
         # Another key has another family of spawned streams.
-        self.rng.__setstate__((key, call, seed if key == own_key else None))
+        self.rng._restore(key, call, seed if key == own_key else None)
         for name, number in numbers.items():
             setattr(self, name, number)

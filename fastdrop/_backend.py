@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The ground floor: the compiled core or its likeness in Python, and which kernels run.
+
+Nothing here knows of dropout. Modules that need the kernels read ``_backend.running`` when they do, because
+:func:`_using` may have changed it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from fastdrop import _core_in_python, _reference
+from fastdrop._kernels import Kernels
+
+# Elements from which an array is worth more than one thread. Plain calls, which never leave C, are of fewer.
+LARGE = 1 << 20
+
+
+def _load() -> ModuleType | None:
+    """The compiled core; None in a build without one, or where the environment asks for the reference."""
+    no_extension = os.environ.get("FASTDROP_NO_EXTENSION", "0")
+    if no_extension not in ("0", "1", ""):
+        raise ValueError(f"FASTDROP_NO_EXTENSION must be 0 or 1, got {no_extension!r}")
+    if no_extension == "1":
+        return None
+    try:
+        import fastdrop._core as core
+    except ModuleNotFoundError as error:
+        if error.name != "fastdrop._core":
+            raise
+        return None
+    return core
+
+
+def names() -> tuple[str, ...]:
+    """The reference and the instruction sets of this machine, from the plainest to the fastest."""
+    return ("reference", *(compiled.supported() if compiled is not None else ()))
+
+
+def find(name: str) -> Kernels:
+    """The kernels of that name: ``reference``, or an instruction set that this machine can run."""
+    if name == "reference":
+        return _reference.Kernels()
+    if compiled is None or name not in compiled.supported():
+        raise ValueError(f"{name!r} cannot run here; these can: {', '.join(names())}")
+    kernels: Kernels = compiled.Kernels(name)
+    return kernels
+
+
+def _chosen_name() -> str:
+    """What is to run, by the environment: what was asked for and is not to be had is an error."""
+    isa = os.environ.get("FASTDROP_ISA") or None
+    if compiled is None:
+        asked_for = os.environ.get("FASTDROP_NO_EXTENSION") == "1"
+        if isa is not None:
+            why = "FASTDROP_NO_EXTENSION=1 is set" if asked_for else "this build has no compiled core"
+            raise ValueError(f"FASTDROP_ISA={isa!r} asks for the compiled core, but {why}: unset one of them")
+        if not asked_for:
+            warnings.warn(
+                "fastdrop was built without its compiled core: the NumPy reference runs instead, with the same "
+                "results, many times slower. Reinstall with a C compiler, or set FASTDROP_NO_EXTENSION=1 to say "
+                "that this is meant.",
+                RuntimeWarning,
+                stacklevel=4,  # whoever imports fastdrop; Python leaves out the frames of its own import
+            )
+        return "reference"
+    allowed: tuple[str, ...] = compiled.supported()
+    if isa is None:
+        return allowed[-1]
+    if isa not in allowed:
+        reason = "this machine cannot run it" if isa in compiled.built() else "this build does not have it"
+        raise ValueError(f"FASTDROP_ISA={isa!r}: {reason}; allowed here: {', '.join(allowed)}")
+    return isa
+
+
+def _run(kernels: Kernels) -> None:
+    global running
+    running = kernels
+    if compiled is not None:
+        compiled.use(kernels if isinstance(kernels, compiled.Kernels) else None, LARGE)
+
+
+@contextmanager
+def _using(name: str) -> Iterator[Kernels]:
+    """Run other kernels for a while, in all of the process: for tests and measurements."""
+    before = running
+    _run(find(name))
+    try:
+        yield running
+    finally:
+        _run(before)
+
+
+compiled = _load()
+
+if TYPE_CHECKING or compiled is None:
+    Chunks = _core_in_python.Chunks
+    DropoutState = _core_in_python.DropoutState
+    MaskState = _core_in_python.MaskState
+    StreamState = _core_in_python.StreamState
+    plain_apply = _core_in_python.plain_apply
+    plain_dropout = _core_in_python.plain_dropout
+else:
+    Chunks = compiled.Chunks
+    DropoutState = compiled.DropoutState
+    MaskState = compiled.MaskState
+    StreamState = compiled.StreamState
+    plain_apply = compiled.plain_apply
+    plain_dropout = compiled.plain_dropout
+
+running: Kernels
+_run(find(_chosen_name()))

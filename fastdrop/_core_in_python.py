@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What :mod:`fastdrop._core` has beside its kernels, for a build without a compiler: the same names and behaviour.
+
+Promises to threads rest on a lock here, and there on atomic counters.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+CALLS = 1 << 56  # of a stream
+
+# One for all streams and chunks: what it guards takes less time than to make another. No other thread holds it over a
+# fork. A signal's handler may take it again in the middle, so what it guards is read and written without a call between.
+_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+class Chunks:
+    """The parts of an array that several threads take one by one. See :class:`fastdrop._kernels.Chunks`."""
+
+    def __init__(self, size: int, length: int) -> None:
+        self.size = size
+        self.error: BaseException | None = None
+        self._length = length
+        self._first, self._end = 0, -(-size // length)  # numbers of the chunks that are left
+        self._at_work = 0
+
+    def take(self, from_front: bool) -> tuple[int, int]:
+        with _lock:
+            if self._first == self._end:
+                return self.size, self.size
+            self._at_work += 1
+            self._end -= not from_front
+            number = self._first if from_front else self._end
+            self._first += from_front
+        return number * self._length, min((number + 1) * self._length, self.size)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        with _lock:
+            if self.error is None:
+                self.error = error
+            self._at_work -= 1
+
+    def close(self) -> None:
+        with _lock:
+            self._first = self._end
+        interrupt = None
+        while self._at_work > 0:
+            try:
+                time.sleep(5e-5)
+            except BaseException as error:  # from a signal's handler; no thread may write on behind the caller's back
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
+class StreamState:
+    """A key, and a counter of calls that threads share."""
+
+    __slots__ = ("_key_and_call", "__weakref__")
+
+    _key_and_call: tuple[int, int]
+
+    @property
+    def key(self) -> int:
+        return self._key_and_call[0]
+
+    @property
+    def call(self) -> int:
+        return self._key_and_call[1]
+
+    def _get(self) -> tuple[int, int]:
+        """Key and call number, of one moment."""
+        return self._key_and_call
+
+    def _set(self, key: int, call: int) -> None:
+        """Set both."""
+        with _lock:
+            self._key_and_call = key, call
+
+    def _take(self) -> tuple[int, int] | None:
+        """Use up a call number: (key, call), or None where none is left."""
+        with _lock:
+            key, call = self._key_and_call
+            if call >= CALLS:
+                return None
+            self._key_and_call = key, call + 1
+        return key, call
+
+
+class MaskState:
+    """The fields of a mask that no change can reach: what it was drawn by, and where its elements lie in the stream."""
+
+    __slots__ = ("_shape", "_given_strides", "_first", "_drawn_by")
+
+    _shape: tuple[int, ...]
+    _given_strides: tuple[int, ...] | None
+    _first: int
+    _drawn_by: tuple[int, int] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def key(self) -> int | None:
+        return None if self._drawn_by is None else self._drawn_by[0]
+
+    @property
+    def call(self) -> int | None:
+        return None if self._drawn_by is None else self._drawn_by[1]
+
+    @property
+    def _offset(self) -> int:
+        return self._first
+
+    @property
+    def _strides(self) -> tuple[int, ...]:
+        """Steps in the stream along each dimension, in elements; 0 along one that shares its decisions."""
+        return own_strides(self._shape) if self._given_strides is None else self._given_strides
+
+    @property
+    def _is_in_order(self) -> bool:
+        """Whether the elements follow each other in the stream, from the offset on."""
+        return self._given_strides is None
+
+    def _place(
+        self,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        offset: int,
+        key: int | None,
+        call: int | None,
+    ) -> None:
+        """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
+        fill(self, "_shape", shape)
+        fill(self, "_given_strides", None if strides is None or strides == own_strides(shape) else strides)
+        fill(self, "_first", offset)
+        fill(self, "_drawn_by", None if key is None or call is None else (key, call))
+
+
+class DropoutState(MaskState):
+    """The fields of a mask of dropout."""
+
+    __slots__ = ("_numbers", "_packed")
+
+    _numbers: tuple[float, float, float]
+    _packed: bytes | None
+
+    @property
+    def rate(self) -> float:
+        return self._numbers[0]
+
+    @property
+    def keep_prob(self) -> float:
+        return self._numbers[1]
+
+    @property
+    def scale(self) -> float:
+        return self._numbers[2]
+
+    @property
+    def _bits(self) -> bytes | None:
+        return self._packed
+
+    @property
+    def threshold(self) -> int:
+        """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
+        return round(self.rate * 4294967296.0)
+
+    def _decide(self, rate: float, keep_prob: float, scale: float, bits: bytes | None) -> None:
+        """Set these fields, of a mask that nobody else has yet."""
+        fill(self, "_numbers", (rate, keep_prob, scale))
+        fill(self, "_packed", bits)
+
+
+fill = object.__setattr__  # which the masks' own does not let through
+
+
+def own_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of a mask that is not a part of another and shares no decisions."""
+    strides = []
+    step = 1
+    for length in reversed(shape):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))
+
+
+def plain_dropout(
+    default_stream: StreamState, mask_type: type, unset_rate: float, index_map_of: Callable[..., Any]
+) -> Callable[[Function], Function]:
+    """Without a compiler there is no plain call: the function does every one."""
+    return lambda general: general
+
+
+def plain_apply(general: Function) -> Function:
+    """The same for a method."""
+    return general

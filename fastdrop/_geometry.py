@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where the elements of a mask lie in the stream: strides, and the fewest dimensions that say the same."""
+
+from __future__ import annotations
+
+import functools
+
+from fastdrop import _arguments
+from fastdrop._kernels import Dims
+
+
+def noise_shape_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape in which a mask is drawn, None where it is its own."""
+    noise = tuple(min(n, 1) if stride == 0 else n for n, stride in zip(shape, strides, strict=True))
+    return None if noise == shape else noise
+
+
+# Networks draw masks of the same few shapes again and again.
+@functools.lru_cache
+def strides_of(shape: tuple[int, ...], noise_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Steps in the stream, in elements, along each dimension: 0 along one that shares its decisions."""
+    strides = []
+    step = 1
+    for length, drawn in zip(reversed(shape), reversed(noise_shape or shape), strict=True):
+        strides.append(step if drawn == length else 0)
+        step *= max(drawn, 1)
+    return tuple(reversed(strides))
+
+
+@functools.lru_cache
+def dims_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
+    """(length, stride) of the fewest dimensions that say the same; None for elements that follow each other."""
+    dims: list[tuple[int, int]] = []
+    for length, stride in zip(shape, strides, strict=True):
+        if length == 1:
+            continue
+        if dims and dims[-1][1] == length * stride:
+            dims[-1] = (dims[-1][0] * length, stride)
+        else:
+            dims.append((length, stride))
+    follow_each_other = not dims or (len(dims) == 1 and dims[0][1] == 1) or 0 in shape
+    return None if follow_each_other else tuple(dims)
+
+
+@functools.lru_cache
+def shared_span(dims: tuple[tuple[int, int], ...]) -> int:
+    """How many decisions to draw once for the time of a call, because elements share them; 0 where they do not."""
+    if all(stride != 0 for _, stride in dims):
+        return 0
+    return 1 + sum((n - 1) * stride for n, stride in dims)
+
+
+@functools.lru_cache
+def index_map_of(shape: tuple[int, ...], noise_shape: tuple[int | None, ...]) -> tuple[tuple[int, ...], Dims, int]:
+    """Strides, dims and span of a mask that is drawn in a noise_shape, which is checked."""
+    strides = strides_of(shape, _arguments.noise_lengths(noise_shape, shape))
+    dims = dims_of(shape, strides)
+    return strides, dims, shared_span(dims) if dims is not None else 0
+
+
+def last_index(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int:
+    """The highest index of an element, of a mask that has any."""
+    return offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))

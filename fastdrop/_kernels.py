@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What kernels are asked to do: operations, their operands, and the methods that every implementation has.
+
+The compiled class and the one in NumPy both meet :class:`Kernels`. The names are those of ``csrc/fastdrop.h``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Bits: TypeAlias = npt.NDArray[np.uint8]
+
+
+class Operation(IntEnum):
+    """An operation on the elements of an array, by the number that it has in C, and what it reads beside ``x``.
+
+    ``d`` is ``x * scale`` where an element is kept and +0 where it is dropped; ``N`` is a standard normal number. All
+    is computed in the order in which it is written, each step rounded to the arithmetic type: float64 for float64,
+    float32 for the other dtypes. The result is rounded once to the dtype.
+    """
+
+    DROPOUT = 0  # d
+    DROPOUT_ADD = 1, "other"  # other + d
+    BIAS_DROPOUT_ADD = 2, "other", "bias"  # other + d, with x + bias for x; element i takes bias[i % len(bias)]
+    RELU_DROPOUT = 3  # d, with +0 for x where x <= 0
+    RELU_BACKWARD = 4, "other"  # d where other != 0, else +0
+    ALPHA_DROPOUT = 5  # x * scale + shift where kept, fill where dropped
+    ZONEOUT = 6, "other"  # x where kept, other where dropped
+    GAUSSIAN_DROPOUT = 7, "normals"  # x * (1 + scale * N)
+    GAUSSIAN_NOISE = 8, "normals"  # x + scale * N
+
+    reads_other: bool
+    reads_bias: bool
+    reads_normals: bool  # in place of decisions
+
+    def __new__(cls, number: int, *reads: str) -> Self:
+        operation = int.__new__(cls, number)
+        operation._value_ = number
+        operation.reads_other = "other" in reads
+        operation.reads_bias = "bias" in reads
+        operation.reads_normals = "normals" in reads
+        return operation
+
+
+class Operands(NamedTuple):
+    """The arrays and numbers that an operation works on, as ``fd_operands`` has them; see :class:`Operation`."""
+
+    x: np.ndarray
+    y: np.ndarray
+    scale: float = 1.0
+    other: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    shift: float = 0.0
+    fill: float = 0.0
+
+
+class Draw(NamedTuple):
+    """One draw of decisions or normal numbers, as ``fd_draw`` has it."""
+
+    key: int = 0  # below 2**64
+    call: int = 0  # below 2**56
+    threshold: int = 0  # an element is dropped iff its 32 random bits are below it: from 0 to 2**32
+
+
+Dims: TypeAlias = tuple[tuple[int, int], ...] | None
+
+
+class IndexMap(NamedTuple):
+    """Where the elements of an array lie in the stream, as ``fd_index_map`` has it.
+
+    The element with coordinates c has the index ``offset + sum(c[d] * dims[d][1])``, and ``dims[d][0]`` is the length
+    of dimension d. ``dims`` may be of fewer dimensions than the array, and None means ``offset + i`` for element i.
+    ``bits`` is None, or keep bits as by ``packbits(bitorder="little")`` that replace the stream; indices then count in
+    it.
+    """
+
+    offset: int = 0
+    dims: Dims = None
+    bits: Bits | None = None
+
+
+class Chunks(Protocol):
+    """The parts of an array that several threads take one by one.
+
+    The caller takes them from the front and its helpers from the back, so that call after call each finds in its own
+    caches what it has worked on before. Every chunk that is taken must be finished.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong first, with any of the chunks."""
+
+    def take(self, from_front: bool) -> tuple[int, int]:
+        """First and last element (exclusive) of a chunk that nobody else gets; an empty one when there are no more."""
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """A chunk is done, or has failed."""
+
+    def close(self) -> None:
+        """Give out no more, and wait until those that were taken are finished."""
+
+
+class Kernels(Protocol):
+    """An implementation: one instruction set of the C core, or the reference in NumPy."""
+
+    @property
+    def name(self) -> str: ...
+
+    def philox(self, counter: Sequence[int], key: tuple[int, int], rounds: int = 10) -> tuple[int, ...]:
+        """The four words of one counter: the generator alone, for its known answers."""
+
+    def apply(
+        self,
+        operation: int,
+        operands: Operands,
+        draw: Draw,
+        index_map: IndexMap,
+        chunks: Chunks,
+        from_front: bool = True,
+        nontemporal: bool = False,
+    ) -> None:
+        """Do an operation with elements of ``operands.x``, in C order, chunk after chunk as long as there are any.
+
+        ``nontemporal`` asks for stores that bypass the caches, where there are such.
+        """
+
+    def keep(self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks, from_front: bool = True) -> None:
+        """Write to the elements of a contiguous array, chunk after chunk, which of them are kept."""
+
+    def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
+        """The keep bits of n elements from ``start`` on, as by ``packbits(bitorder="little")``."""
