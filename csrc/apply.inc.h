@@ -60,16 +60,16 @@ DEFINE_OPERATE(f64, dvec)
 #undef DEFINE_OPERATE
 
 /* GROUP elements at the pointers of o. */
-typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep, int stream);
+typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal);
 
 #define DEFINE_GROUP(name, dtype, element, arithmetic, vector, lanes)                                                 \
-    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)                                 \
+    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)                                 \
     {                                                                                                                 \
         for (int i = 0; i < GROUP; i += lanes) {                                                                      \
             const vector x = load_##dtype((const element *)o->x + i);                                                 \
             const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                     \
             const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;           \
-            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), stream);         \
+            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), nontemporal);         \
         }                                                                                                             \
     }
 
@@ -81,26 +81,26 @@ DEFINE_GROUP(group_f64, f64, double, f64, dvec, F64_LANES)
 #undef DEFINE_GROUP
 
 /* Plain dropout is a tenth to a fifth faster where even and odd elements go apart than where both are widened in turn. */
-INLINE void group_bf16(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
+INLINE void group_bf16(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
     if (op != FD_DROPOUT) {
-        group_widened_bf16(op, o, keep, stream);
+        group_widened_bf16(op, o, keep, nontemporal);
         return;
     }
     for (int i = 0; i < GROUP; i += BF16_LANES) {
-        scale_kept_bf16((const uint16_t *)o->x + i, (uint16_t *)o->y + i, number_f32(o->scale), keep, i, stream);
+        scale_kept_bf16((const uint16_t *)o->x + i, (uint16_t *)o->y + i, number_f32(o->scale), keep, i, nontemporal);
     }
 }
 
-INLINE void group_bits(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
+INLINE void group_bits(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
-    (void)op, (void)stream;
+    (void)op, (void)nontemporal;
     memcpy(o->y, keep, GROUP / 8);
 }
 
-INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
+INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
-    (void)op, (void)stream;
+    (void)op, (void)nontemporal;
     const uint32_t bits = load_le32(keep);
     for (int i = 0; i < GROUP; ++i) {
         ((uint8_t *)o->y)[i] = bits >> i & 1;
@@ -183,7 +183,7 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
     if (has_other(a->op)) {
         o.other = at_element(a->o.other, first, a->bits_x);
     }
-    if (a->o.stream) {
+    if (a->o.nontemporal) {
         for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
             prefetch((const uint8_t *)o.x + line + AHEAD);
             if (has_other(a->op)) {
@@ -191,7 +191,7 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
             }
         }
     }
-    a->group(a->op, &o, keep, a->o.stream);
+    a->group(a->op, &o, keep, a->o.nontemporal);
 }
 
 /* Whole groups, at most `groups` of them, up to element `end`; the bits of the next one begin with byte `offset` + its
@@ -240,7 +240,7 @@ INLINE void to_bytes(uint8_t *moved, const uint8_t *bits, unsigned odd, size_t b
 INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
 {
     if (a->bits_x == 0 || n < 8 * GROUP) {
-        a->o.stream = 0;                /* such a store takes aligned places only */
+        a->o.nontemporal = 0; /* such a store needs an aligned address */
         return;
     }
     apply_few(a, bits, first, (size_t)(-(uintptr_t)a->o.y % ALIGNMENT) * 8 / a->bits_y);
@@ -326,7 +326,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
         }
     }
     apply_few(&a, keep, (uint64_t)(offset + (int64_t)a.done), n - a.done);
-    if (a.o.stream) {
+    if (a.o.nontemporal) {
         fence();
     }
 }
@@ -349,7 +349,7 @@ INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
         apply_groups(&a, from, -(int64_t)a.done, a.done + part, SIZE_MAX);
     }
     apply_few(&a, bits, first + a.done, n - a.done);
-    if (a.o.stream) {
+    if (a.o.nontemporal) {
         fence();
     }
 }

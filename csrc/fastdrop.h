@@ -76,7 +76,7 @@ typedef struct fd_operands {
     void *y;
     size_t bias_at, period;
     double scale, shift, fill;
-    int stream;                  /* store past the caches: it pays where y is larger than the last of them */
+    int nontemporal; /* store past the caches: that pays where y is larger than the last of them */
 } fd_operands;
 
 /* The kernels of one instruction set.

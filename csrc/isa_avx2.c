@@ -86,18 +86,18 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     return f32_of_bits(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_ps(p, a);
     } else {
         _mm256_storeu_ps(p, a);
     }
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m128i half = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_si128((__m128i *)p, half);
     } else {
         _mm_storeu_si128((__m128i *)p, half);
@@ -109,17 +109,17 @@ INLINE __m256i round_bf16(fvec a)
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     return _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m256i upper = _mm256_srai_epi32(round_bf16(a), 16);
     const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(upper, upper), 0x08);
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_si128((__m128i *)p, _mm256_castsi256_si128(both));
     } else {
         _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(both));
     }
 }
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     const __m256i both = _mm256_loadu_si256((const __m256i *)x), upper = _mm256_set1_epi32((int)0xFFFF0000);
     const __m256i even = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)), scale));
@@ -129,7 +129,7 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
                                                (short)32768);
     const __m256i bits = _mm256_and_si256(_mm256_set1_epi16((short)(load_le32(keep) >> i)), lane_bit);
     const __m256i kept = _mm256_and_si256(merged, _mm256_cmpeq_epi16(bits, lane_bit));
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_si256((__m256i *)y, kept);
     } else {
         _mm256_storeu_si256((__m256i *)y, kept);
@@ -163,9 +163,9 @@ INLINE dvec where_nonzero_f64(dvec a, dvec b)
 }
 INLINE dvec load_f64(const double *p) { return _mm256_loadu_pd(p); }
 INLINE dvec widen_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_pd(p, a);
     } else {
         _mm256_storeu_pd(p, a);

@@ -106,18 +106,18 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     return f32_of_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm512_stream_ps(p, a);
     } else {
         _mm512_storeu_ps(p, a);
     }
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m256i half = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_si256((__m256i *)p, half);
     } else {
         _mm256_storeu_si256((__m256i *)p, half);
@@ -130,17 +130,17 @@ INLINE __m512i round_bf16(fvec a)
     const __mmask16 is_odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
     return _mm512_add_epi32(u, _mm512_mask_blend_epi32(is_odd, _mm512_set1_epi32(0x7FFF), _mm512_set1_epi32(0x8000)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m256i upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_bf16(a), 16));
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_si256((__m256i *)p, upper);
     } else {
         _mm256_storeu_si256((__m256i *)p, upper);
     }
 }
 /* Rounded with integers: the bfloat16 instructions take subnormals for zero. */
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     const __m512i both = _mm512_loadu_si512(x), upper = _mm512_set1_epi32((int)0xFFFF0000);
     const __m512i even = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), scale));
@@ -149,7 +149,7 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
     __mmask32 mask;
     LOAD_MASK(mask, "d", (const uint8_t(*)[4])(keep + i / 8));
     const __m512i kept = _mm512_maskz_mov_epi16(mask, merged);
-    if (stream) {
+    if (nontemporal) {
         _mm512_stream_si512((__m512i *)y, kept);
     } else {
         _mm512_storeu_si512(y, kept);
@@ -190,9 +190,9 @@ INLINE dvec load_f64(const double *p)
     return a;
 }
 INLINE dvec widen_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm512_stream_pd(p, a);
     } else {
         _mm512_storeu_pd(p, a);

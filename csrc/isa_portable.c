@@ -147,14 +147,14 @@ INLINE fvec load_bf16(const uint16_t *p)
                      float_of((uint32_t)p[3] << 16)}};
     return a;
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     memcpy(p, a.v, sizeof a.v);
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     for (int i = 0; i < 4; ++i) {
         p[i] = float_to_half(a.v[i]);
     }
@@ -165,16 +165,16 @@ INLINE uint32_t upper_half(float f)
     const uint32_t u = bits_of(f);
     return (u + 0x7FFF + (u >> 16 & 1)) >> 16;
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     for (int j = 0; j < 4; ++j) {
         p[j] = (uint16_t)upper_half(a.v[j]);
     }
 }
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     for (int j = 0; j < 8; ++j) {
         const uint32_t upper = upper_half(float_of((uint32_t)x[j] << 16) * scale.v[0]);
         y[j] = (uint16_t)(upper & (0 - ((unsigned)keep[i / 8] >> j & 1)));
@@ -211,9 +211,9 @@ INLINE dvec where_nonzero_f64(dvec a, dvec b)
 }
 INLINE dvec load_f64(const double *p) { return (dvec){{p[0], p[1]}}; }
 INLINE dvec widen_f32(const float *p) { return (dvec){{(double)p[0], (double)p[1]}}; }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     memcpy(p, a.v, sizeof a.v);
 }
 INLINE void fence(void) {}

@@ -26,8 +26,8 @@
  * scale_kept(a, scale, keep, i) multiplies the lanes whose bits are set, from bit i on of the four bytes at keep, and
  * zeroes the others; choose(a, b, keep, i) takes a's lanes where they are set, else b's. unless_negative(a) zeroes the
  * lanes with a <= 0, where_nonzero(a, b) those of b with a == 0; a NaN is neither. scale_kept_bf16 goes from memory to
- * memory. widen_f32 loads LANES numbers of float32 as float64. A store with `stream` bypasses the caches, where there is
- * such a store; fence makes those visible to other threads.
+ * memory. widen_f32 loads LANES numbers of float32 as float64. With `nontemporal`, a store bypasses the caches if the
+ * instruction set has such a store; fence makes those visible to other threads.
  */
 #define CONCAT_(a, b) fd_##a##_##b
 #define CONCAT(a, b) CONCAT_(a, b)

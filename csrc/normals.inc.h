@@ -107,7 +107,7 @@ DEFINE_UNIT_FUNCTION(f64, double, f64, F64_LANES)
 #undef DEFINE_UNIT_FUNCTION
 
 /* Whole units go from memory to memory; at the ends, through a copy. The generator takes so much longer than memory that
- * streaming stores would gain nothing. */
+ * non-temporal stores would gain nothing. */
 INLINE void draw_normals_and_apply(fd_op op, const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o,
                                    size_t size, unit_function *perturb)
 {

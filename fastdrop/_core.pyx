@@ -40,7 +40,7 @@ cdef extern from "fastdrop.h" nogil:
         double scale
         double shift
         double fill
-        int stream
+        int nontemporal
 
     ctypedef struct fd_kernels:
         const char *name
@@ -286,7 +286,7 @@ cdef class Kernels:
         operands.scale = scale
         operands.shift = shift
         operands.fill = fill
-        operands.stream = False
+        operands.nontemporal = False
         operands.other = NULL
         if other is not None:
             po = cnp.PyArray_BYTES(other) + <size_t>start * item
@@ -297,7 +297,7 @@ cdef class Kernels:
         if not is_direct:
             iterate(&job, &operands, x, other, out, start, stop)
             return
-        operands.stream = stream
+        operands.nontemporal = stream
         with nogil:
             while True:
                 if chunks is not None:

@@ -19,7 +19,7 @@
  * PLACES is "key call threshold offset DIMENSIONS bytes first n": the arguments of fd_walk(), with LENGTHxSTRIDE,...
  * for the dimensions, or - for none, and with so many bytes of given keep bits, or 0 for drawn ones.
  *
- * WORK is "op dtype at_x at_other at_bias at_y period bias_at scale shift fill stream wild seed". An at_... is the
+ * WORK is "op dtype at_x at_other at_bias at_y period bias_at scale shift fill nontemporal wild seed". An at_... is the
  * distance, in elements, of an array from an address that is a multiple of 64, or -1 for y itself. Numbers may be
  * hexadecimal floats. A request that cannot be read ends the program.
  *
@@ -355,7 +355,7 @@ static void read_work(request *r)
     r->operands.scale = next_number();
     r->operands.shift = next_number();
     r->operands.fill = next_number();
-    r->operands.stream = (int)next_integer();
+    r->operands.nontemporal = (int)next_integer();
     r->wild = (unsigned)next_integer();
     r->seed = next_integer();
 }
@@ -550,7 +550,7 @@ static void *use_everything(void *argument)
                 fd_operands o = {.x = a.data, .other = a.data, .bias = bias.data, .y = a.data};
                 o.period = THREAD_PERIOD;
                 o.scale = 1.25;
-                o.stream = round % 2;
+                o.nontemporal = round % 2;
                 for (int op = 0; op < FD_NUM_OPS; ++op) {
                     k->draw[op][dtype](&draw, 3, THREAD_ELEMENTS, &o);
                     if (k->apply[op][dtype] != NULL) {
