@@ -173,7 +173,7 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     advance(a, n);
 }
 
-/* The group of elements from `first` on, by the keep bits and with the bias at these places. */
+/* The group of elements from `first` on, with the keep bits and the bias at these addresses. */
 INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const void *bias)
 {
     fd_operands o = a->o;
@@ -236,7 +236,7 @@ INLINE void to_bytes(uint8_t *moved, const uint8_t *bits, unsigned odd, size_t b
     }
 }
 
-/* Apply what comes before the first element whose place in y is aligned, where that pays. */
+/* Apply what comes before the first element whose address in y is aligned, where that pays. */
 INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
 {
     if (a->bits_x == 0 || n < 8 * GROUP) {

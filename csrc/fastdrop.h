@@ -17,8 +17,8 @@
  *     D = rate * 2^32, rounded to the nearest integer, ties to even
  *     element i is dropped  iff  U(i) < D
  *
- * Normal numbers N(i) come from domain 16: four from a block, at places 16 apart, so that the words of neighbouring
- * blocks are those of neighbouring elements.
+ * Normal numbers N(i) come from domain 16. A block gives four, to elements 16 apart, so that neighbouring blocks serve
+ * neighbouring elements.
  *
  *     w = words(16 * (i div 64) + i mod 16, call, 16),    r = (i div 16) mod 4
  *     u = (w[r & 2] >> 1) + 0.5, as a multiple of 2^-31; v = w[r | 1] as a signed number, in units of 2^31
@@ -111,24 +111,24 @@ const fd_kernels *fd_built(size_t i);
 /* Whether this CPU, under this operating system, can run them. */
 int fd_supported(size_t i);
 
-/* Where the elements of an array lie in the stream: the one with coordinates c has the index
- * offset + sum(c[d] * stride[d]). A stride of 0 shares decisions along a dimension. With ndim 0 element i has the index
- * offset + i. Indices count in a string of keep bits where one is given, and then the draw is not looked at. */
+/* Maps an element's position in the array to its index in the stream: the element with coordinates c has the index
+ * offset + sum(c[d] * stride[d]). A stride of 0 shares decisions along a dimension. With ndim 0, element i has the index
+ * offset + i. If keep bits are given, the index is that of a bit in their string, and the draw is ignored. */
 enum { FD_MAX_DIMS = 64 };
 
-typedef struct fd_places {
+typedef struct fd_index_map {
     int64_t offset;
     int ndim;
     int64_t shape[FD_MAX_DIMS], stride[FD_MAX_DIMS];
     const uint8_t *bits;         /* or NULL */
     size_t bytes;                /* of bits */
-} fd_places;
+} fd_index_map;
 
 /* An operation on a whole array. */
 typedef struct fd_job {
     const fd_kernels *kernels;
     fd_draw draw;
-    fd_places places;
+    fd_index_map map;
     fd_op op;
     fd_dtype dtype;
 } fd_job;

@@ -3,8 +3,8 @@
  * half.h: IEEE binary16 to float and back, for instruction sets that cannot.
  *
  * Rounds to nearest, ties to even. A NaN stays quiet and keeps its sign and the upper bits of its payload, as the
- * conversions in hardware do. Every case is computed and one chosen, because a mask makes zeros at places that no
- * branch predictor guesses.
+ * conversions in hardware do. Every case is computed and one chosen, because a mask puts zeros where no branch predictor
+ * expects them.
  */
 #ifndef FASTDROP_HALF_H
 #define FASTDROP_HALF_H

@@ -86,7 +86,7 @@ INLINE void store_f32(float *p, fvec a, int nontemporal)
         _mm_storeu_ps(p, a);
     }
 }
-/* Four elements of two bytes do not fill a non-temporal store, which takes at least 16 bytes. */
+/* Four elements of two bytes do not fill a non-temporal store from a vector, which takes 16 bytes. */
 INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
     float lanes[4];

@@ -47,7 +47,7 @@ cdef extern from "fastdrop.h" nogil:
         void (*philox)(const uint32_t *counter, const uint32_t *key, int rounds, uint32_t *result) noexcept nogil
         void (*keep_bits)(const fd_draw *, uint64_t, size_t, uint8_t *) noexcept nogil
 
-    ctypedef struct fd_places:
+    ctypedef struct fd_index_map:
         int64_t offset
         int ndim
         int64_t shape[64]
@@ -58,7 +58,7 @@ cdef extern from "fastdrop.h" nogil:
     ctypedef struct fd_job:
         const fd_kernels *kernels
         fd_draw draw
-        fd_places places
+        fd_index_map map
         fd_op op
         fd_dtype dtype
 
@@ -92,18 +92,18 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, uint64_t key, uint64_t
     job.draw.key = key
     job.draw.call = call
     job.draw.threshold = threshold
-    job.places.offset = offset
-    job.places.bits = NULL
+    job.map.offset = offset
+    job.map.bits = NULL
     if bits is not None:
         view = bits
-        job.places.bits = &view[0]
-        job.places.bytes = <size_t>view.shape[0]
-    job.places.ndim = 0
+        job.map.bits = &view[0]
+        job.map.bytes = <size_t>view.shape[0]
+    job.map.ndim = 0
     if dims is not None:
         for d, (length, stride) in enumerate(dims):
-            job.places.shape[d] = length
-            job.places.stride[d] = stride
-        job.places.ndim = len(dims)
+            job.map.shape[d] = length
+            job.map.stride[d] = stride
+        job.map.ndim = len(dims)
     return 0
 
 
