@@ -30,7 +30,7 @@ INLINE vec add(vec a, vec b) { return _mm256_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm256_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm256_srli_epi64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
-INLINE vec and(vec a, vec b) { return _mm256_and_si256(a, b); }
+INLINE vec andv(vec a, vec b) { return _mm256_and_si256(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm256_andnot_si256(b, a); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b)

@@ -30,7 +30,7 @@ INLINE vec add(vec a, vec b) { return _mm512_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm512_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm512_srli_epi64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
-INLINE vec and(vec a, vec b) { return _mm512_and_si512(a, b); }
+INLINE vec andv(vec a, vec b) { return _mm512_and_si512(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm512_andnot_si512(b, a); }
 INLINE vec clear(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0xB0); }
 INLINE vec even32(vec a, vec b)

@@ -27,7 +27,7 @@ INLINE vec add(vec a, vec b) { return vaddq_u64(a, b); }
 INLINE vec mul32(vec a, vec b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
 INLINE vec srl32(vec a) { return vshrq_n_u64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return veorq_u64(veorq_u64(b, c), a); }
-INLINE vec and(vec a, vec b) { return vandq_u64(a, b); }
+INLINE vec andv(vec a, vec b) { return vandq_u64(a, b); }
 INLINE vec andnot(vec a, vec b) { return vbicq_u64(a, b); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b) { return U64(vuzp1q_u32(U32(a), U32(b))); }

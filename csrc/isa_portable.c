@@ -35,7 +35,7 @@ INLINE vec add(vec a, vec b) { return (vec){{a.v[0] + b.v[0], a.v[1] + b.v[1]}};
 INLINE vec mul32(vec a, vec b) { return (vec){{(a.v[0] & LOW) * (b.v[0] & LOW), (a.v[1] & LOW) * (b.v[1] & LOW)}}; }
 INLINE vec srl32(vec a) { return (vec){{a.v[0] >> 32, a.v[1] >> 32}}; }
 INLINE vec xor3(vec a, vec b, vec c) { return (vec){{a.v[0] ^ b.v[0] ^ c.v[0], a.v[1] ^ b.v[1] ^ c.v[1]}}; }
-INLINE vec and(vec a, vec b) { return (vec){{a.v[0] & b.v[0], a.v[1] & b.v[1]}}; }
+INLINE vec andv(vec a, vec b) { return (vec){{a.v[0] & b.v[0], a.v[1] & b.v[1]}}; }
 INLINE vec andnot(vec a, vec b) { return (vec){{a.v[0] & ~b.v[0], a.v[1] & ~b.v[1]}}; }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b)

@@ -25,7 +25,7 @@ INLINE vec add(vec a, vec b) { return _mm_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm_srli_epi64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm_xor_si128(_mm_xor_si128(b, c), a); }
-INLINE vec and(vec a, vec b) { return _mm_and_si128(a, b); }
+INLINE vec andv(vec a, vec b) { return _mm_and_si128(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm_andnot_si128(b, a); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b)

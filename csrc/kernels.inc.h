@@ -5,7 +5,7 @@
  * An isa_*.c file defines ISA, LANES, the types vec, fvec, dvec and the primitives, and includes this file, which
  * exports one table of kernels. Primitives, in the order in which each of those files gives them:
  *
- *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 xor3 and andnot clear
+ *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 xor3 andv andnot clear
  *                  even32 lo32 hi32 lo64 hi64 nonzero
  *   32-bit lanes   set1_u32 sub_u32 srl_u32 sll_u32 to_f32 bits_of_f32 f32_of_bits
  *   float32        set1_f32 add_f32 mul_f32 sqrt_f32 flip_sign choose_by_sign

@@ -38,7 +38,7 @@ INLINE fvec radius(vec word)
     static const float log_coefficients[] = {-2.00000175f,   1.00002797f, -0.66632059f, 0.49793585f,
                                              -0.40909511f, 0.37565461f, -0.24421963f};
     const vec u = sub_u32(bits_of_f32(add_f32(to_f32(srl_u32(word, 1)), set1_f32(0.5f))), set1_u32(31u << 23));
-    const vec k = and(sub_u32(u, set1_u32(0x3F3504F3)), set1_u32(0xFF800000));
+    const vec k = andv(sub_u32(u, set1_u32(0x3F3504F3)), set1_u32(0xFF800000));
     const fvec f = add_f32(f32_of_bits(sub_u32(u, k)), set1_f32(-1.0f));
     const fvec from_k = mul_f32(to_f32(k), set1_f32(-1.3862944f / 8388608.0f));
     return sqrt_f32(add_f32(from_k, mul_f32(f, polynomial(f, log_coefficients, 6))));

@@ -82,7 +82,7 @@ INLINE void compare_plane(comparison *c, const plan *p, const vec index[PAIR], i
         for (int r = 0; r < 4; ++r) {
             const vec bits = even32(words[r][0], words[r][1]);
             c->kept[r] = clear(c->kept[r], c->undecided[r], bits);
-            c->undecided[r] = and(c->undecided[r], bits);
+            c->undecided[r] = andv(c->undecided[r], bits);
         }
     } else {
         for (int r = 0; r < 4; ++r) {
