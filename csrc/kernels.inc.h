@@ -33,6 +33,8 @@
 #define CONCAT(a, b) CONCAT_(a, b)
 #define NAME(what) CONCAT(what, ISA)
 
+#include "operands.h"
+
 #include "philox.inc.h"
 #include "planes.inc.h"
 #include "apply.inc.h"

@@ -7,6 +7,7 @@
  */
 #include "compiler.h"
 #include "fastdrop.h"
+#include "operands.h"
 
 enum {
     LONG = 1024,                      /* elements of a run that goes to a kernel by itself */
