@@ -157,15 +157,15 @@ static size_t repeat_bits(const fd_index_map *map, cursor *c, size_t n, size_t a
     return runs * length;
 }
 
-/* How many of them are decided alike, and can be set or cleared as one. */
-static size_t runs_alike(const fd_index_map *map, const cursor *c, size_t n)
+/* How many of them, from the first on, have the same decision, and can be done as one. */
+static size_t equal_runs(const fd_index_map *map, const cursor *c, size_t n)
 {
     const size_t runs = whole_runs(map, c, n), index = (size_t)c->index;
-    size_t alike = runs > 0;
-    while (alike < runs && given_bit(map, index + alike) == given_bit(map, index)) {
-        ++alike;
+    size_t equal = runs > 0;
+    while (equal < runs && given_bit(map, index + equal) == given_bit(map, index)) {
+        ++equal;
     }
-    return alike;
+    return equal;
 }
 
 /* The keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
@@ -279,11 +279,11 @@ void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *oper
             part = collect_bits(job, &c, n - done < PART ? n - done : PART, bits);
             job->kernels->apply[job->op][job->dtype](bits, 0, part, &o);
         } else {
-            const size_t alike = takes_bits ? runs_alike(&job->map, &c, n - done) : 0;
-            if (alike > 1) {
-                part = alike * r.n;
+            const size_t runs = takes_bits ? equal_runs(&job->map, &c, n - done) : 0;
+            if (runs > 1) {
+                part = runs * r.n;
                 apply_run(job, (run){r.index, part, 1}, &o);
-                advance_along(&job->map, &c, job->map.ndim - 2, alike);
+                advance_along(&job->map, &c, job->map.ndim - 2, runs);
             } else {
                 part = r.n;
                 apply_run(job, r, &o);
