@@ -12,11 +12,11 @@
 
 enum {
     GROUP = 32,
-    ALIGNMENT = 64,                   /* of the stores: a cache line */
+    ALIGNMENT = 64, /* of the stores: a cache line */
     F32_LANES = 2 * LANES,
     F64_LANES = LANES,
-    BF16_LANES = 4 * LANES,           /* as float32 they are two vectors, of the elements with even and odd numbers */
-    AHEAD = 2048,                     /* bytes between an element in work and the one that is prefetched */
+    BF16_LANES = 4 * LANES, /* as float32 they are two vectors, of the elements with even and odd numbers */
+    AHEAD = 2048,           /* bytes between an element in work and the one that is prefetched */
 };
 
 /* Numbers of an operation, in its arithmetic type. */
@@ -29,29 +29,29 @@ INLINE int has_other(fd_op op)
 }
 
 /* An operation on a vector of elements, whose keep bits begin with bit i of the four bytes at keep. */
-#define DEFINE_OPERATE(arithmetic, vector)                                                                            \
-    INLINE vector operate_##arithmetic(fd_op op, const fd_operands *o, vector x, vector other, vector bias,           \
-                                       const uint8_t *keep, int i)                                                    \
-    {                                                                                                                 \
-        const vector scale = number_##arithmetic(o->scale);                                                           \
-        switch (op) {                                                                                                 \
-        case FD_BIAS_DROPOUT_ADD:                                                                                     \
-            x = add_##arithmetic(x, bias);                                                                            \
-            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                               \
-        case FD_DROPOUT_ADD:                                                                                          \
-            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                               \
-        case FD_RELU_DROPOUT:                                                                                         \
-            return scale_kept_##arithmetic(unless_negative_##arithmetic(x), scale, keep, i);                          \
-        case FD_RELU_BACKWARD:                                                                                        \
-            return where_nonzero_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                     \
-        case FD_ALPHA_DROPOUT:                                                                                        \
-            x = add_##arithmetic(mul_##arithmetic(x, scale), number_##arithmetic(o->shift));                          \
-            return choose_##arithmetic(x, number_##arithmetic(o->fill), keep, i);                                     \
-        case FD_ZONEOUT:                                                                                              \
-            return choose_##arithmetic(x, other, keep, i);                                                            \
-        default:                                                                                                      \
-            return scale_kept_##arithmetic(x, scale, keep, i);                                                        \
-        }                                                                                                             \
+#define DEFINE_OPERATE(arithmetic, vector)                                                                             \
+    INLINE vector operate_##arithmetic(fd_op op, const fd_operands *o, vector x, vector other, vector bias,            \
+                                       const uint8_t *keep, int i)                                                     \
+    {                                                                                                                  \
+        const vector scale = number_##arithmetic(o->scale);                                                            \
+        switch (op) {                                                                                                  \
+        case FD_BIAS_DROPOUT_ADD:                                                                                      \
+            x = add_##arithmetic(x, bias);                                                                             \
+            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                                \
+        case FD_DROPOUT_ADD:                                                                                           \
+            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                                \
+        case FD_RELU_DROPOUT:                                                                                          \
+            return scale_kept_##arithmetic(unless_negative_##arithmetic(x), scale, keep, i);                           \
+        case FD_RELU_BACKWARD:                                                                                         \
+            return where_nonzero_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                      \
+        case FD_ALPHA_DROPOUT:                                                                                         \
+            x = add_##arithmetic(mul_##arithmetic(x, scale), number_##arithmetic(o->shift));                           \
+            return choose_##arithmetic(x, number_##arithmetic(o->fill), keep, i);                                      \
+        case FD_ZONEOUT:                                                                                               \
+            return choose_##arithmetic(x, other, keep, i);                                                             \
+        default:                                                                                                       \
+            return scale_kept_##arithmetic(x, scale, keep, i);                                                         \
+        }                                                                                                              \
     }
 
 DEFINE_OPERATE(f32, fvec)
@@ -62,15 +62,15 @@ DEFINE_OPERATE(f64, dvec)
 /* GROUP elements at the pointers of o. */
 typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal);
 
-#define DEFINE_GROUP(name, dtype, element, arithmetic, vector, lanes)                                                 \
-    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)                                 \
-    {                                                                                                                 \
-        for (int i = 0; i < GROUP; i += lanes) {                                                                      \
-            const vector x = load_##dtype((const element *)o->x + i);                                                 \
-            const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                     \
-            const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;           \
-            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), nontemporal);         \
-        }                                                                                                             \
+#define DEFINE_GROUP(name, dtype, element, arithmetic, vector, lanes)                                                  \
+    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)                             \
+    {                                                                                                                  \
+        for (int i = 0; i < GROUP; i += lanes) {                                                                       \
+            const vector x = load_##dtype((const element *)o->x + i);                                                  \
+            const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                      \
+            const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;            \
+            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), nontemporal);     \
+        }                                                                                                              \
     }
 
 DEFINE_GROUP(group_f16, f16, uint16_t, f32, fvec, F32_LANES)
@@ -111,16 +111,13 @@ INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int
 typedef struct {
     fd_op op;
     fd_operands o;
-    unsigned bits_x, bits_y;          /* an element's size: 1 for bits, 0 where x is not read */
+    unsigned bits_x, bits_y; /* an element's size: 1 for bits, 0 where x is not read */
     group_function *group;
-    size_t done;                      /* elements */
-    size_t bias_at;                   /* where the bias of the next element stands */
+    size_t done;    /* elements */
+    size_t bias_at; /* where the bias of the next element stands */
 } pass;
 
-INLINE const uint8_t *at_element(const void *p, size_t i, unsigned bits)
-{
-    return (const uint8_t *)p + i * bits / 8;
-}
+INLINE const uint8_t *at_element(const void *p, size_t i, unsigned bits) { return (const uint8_t *)p + i * bits / 8; }
 
 INLINE void start_pass(pass *a)
 {
@@ -247,8 +244,8 @@ INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
 }
 
 enum {
-    CARRY = 8,                        /* bytes of the tile before, for a group that straddles the two */
-    SLACK = 16,                       /* bytes that to_bytes() reads and nobody uses */
+    CARRY = 8,  /* bytes of the tile before, for a group that straddles the two */
+    SLACK = 16, /* bytes that to_bytes() reads and nobody uses */
 };
 
 /* Draw and apply. While the planes of a tile are drawn, the tile before it is applied a few groups after each plane: the
@@ -261,18 +258,18 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     start_pass(&a);
     const plan p = make_plan(draw);
     const uint64_t block = start / BLOCK;
-    const size_t phase = start % BLOCK;                       /* bits of the first block before the first element */
+    const size_t phase = start % BLOCK; /* bits of the first block before the first element */
     const int is_few = n <= FEW_BLOCKS * BLOCK - phase;
     const size_t tiles = (n - 1) / TILE + ((n - 1) % TILE + phase) / TILE + 1;
     const size_t last_steps = ((n + phase - 1) % TILE) / STEP + 1;
-    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1;   /* groups after each plane */
+    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1; /* groups after each plane */
     uint8_t keep[CARRY + TILE / 8 + SLACK], moved[CARRY + TILE / 8], undecided[TILE / 8];
     uint64_t lanes[2 * LANES];
     first_indices(lanes);
 
-    size_t end = 0;                   /* elements up to which bits are in keep, and in moved */
-    int64_t offset = 0;               /* of element 0's bit in keep; its byte in moved is offset / 8 */
-    unsigned odd = 0;                 /* bit of a byte of keep with which groups begin */
+    size_t end = 0;     /* elements up to which bits are in keep, and in moved */
+    int64_t offset = 0; /* of element 0's bit in keep; its byte in moved is offset / 8 */
+    unsigned odd = 0;   /* bit of a byte of keep with which groups begin */
     for (size_t i = 0; i <= tiles; ++i) {
         const size_t steps = i + 1 < tiles ? STEPS : i < tiles ? last_steps : 0;
         /* The bits of the tile before are moved after the first plane of this one, if it has any: memory that has just

@@ -120,8 +120,8 @@ typedef struct fd_index_map {
     int64_t offset;
     int ndim;
     int64_t shape[FD_MAX_DIMS], stride[FD_MAX_DIMS];
-    const uint8_t *bits;         /* or NULL */
-    size_t bytes;                /* of bits */
+    const uint8_t *bits; /* or NULL */
+    size_t bytes;        /* of bits */
 } fd_index_map;
 
 /* An operation on a whole array. */

@@ -72,10 +72,7 @@ INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
     return _mm256_and_ps(_mm256_mul_ps(a, scale), f32_of_bits(_mm256_srai_epi32(signs_f32(keep, i), 31)));
 }
 INLINE fvec choose_f32(fvec a, fvec b, const uint8_t *keep, int i) { return choose_by_sign(a, b, signs_f32(keep, i)); }
-INLINE fvec unless_negative_f32(fvec a)
-{
-    return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NLE_UQ), a);
-}
+INLINE fvec unless_negative_f32(fvec a) { return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NLE_UQ), a); }
 INLINE fvec where_nonzero_f32(fvec a, fvec b)
 {
     return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_UQ), b);
@@ -125,8 +122,8 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
     const __m256i even = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)), scale));
     const __m256i odd = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_and_si256(both, upper)), scale));
     const __m256i merged = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xAA);
-    const __m256i lane_bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384,
-                                               (short)32768);
+    const __m256i lane_bit =
+        _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, (short)32768);
     const __m256i bits = _mm256_and_si256(_mm256_set1_epi16((short)(load_le32(keep) >> i)), lane_bit);
     const __m256i kept = _mm256_and_si256(merged, _mm256_cmpeq_epi16(bits, lane_bit));
     if (nontemporal) {
@@ -153,10 +150,7 @@ INLINE dvec choose_f64(dvec a, dvec b, const uint8_t *keep, int i)
 {
     return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(signs_f64(keep, i)));
 }
-INLINE dvec unless_negative_f64(dvec a)
-{
-    return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NLE_UQ), a);
-}
+INLINE dvec unless_negative_f64(dvec a) { return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NLE_UQ), a); }
 INLINE dvec where_nonzero_f64(dvec a, dvec b)
 {
     return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NEQ_UQ), b);

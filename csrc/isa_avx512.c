@@ -8,7 +8,8 @@
 #include <immintrin.h>
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))),                   \
+                             apply_to = function)
 #elif defined(__GNUC__)
 #pragma GCC target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
@@ -74,7 +75,7 @@ INLINE fvec choose_by_sign(fvec a, fvec b, vec c) { return _mm512_mask_blend_ps(
 INLINE __mmask16 mask_f32(const uint8_t *keep, int i)
 {
     __mmask16 mask;
-    LOAD_MASK(mask, "w", (const uint8_t(*)[2])(keep + i / 8));
+    LOAD_MASK(mask, "w", (const uint8_t (*)[2])(keep + i / 8));
     return mask;
 }
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
@@ -147,7 +148,7 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
     const __m512i odd = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(both, upper)), scale));
     const __m512i merged = _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xEA);
     __mmask32 mask;
-    LOAD_MASK(mask, "d", (const uint8_t(*)[4])(keep + i / 8));
+    LOAD_MASK(mask, "d", (const uint8_t (*)[4])(keep + i / 8));
     const __m512i kept = _mm512_maskz_mov_epi16(mask, merged);
     if (nontemporal) {
         _mm512_stream_si512((__m512i *)y, kept);

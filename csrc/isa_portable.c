@@ -38,10 +38,7 @@ INLINE vec xor3(vec a, vec b, vec c) { return (vec){{a.v[0] ^ b.v[0] ^ c.v[0], a
 INLINE vec andv(vec a, vec b) { return (vec){{a.v[0] & b.v[0], a.v[1] & b.v[1]}}; }
 INLINE vec andnot(vec a, vec b) { return (vec){{a.v[0] & ~b.v[0], a.v[1] & ~b.v[1]}}; }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
-INLINE vec even32(vec a, vec b)
-{
-    return (vec){{(a.v[0] & LOW) | a.v[1] << 32, (b.v[0] & LOW) | b.v[1] << 32}};
-}
+INLINE vec even32(vec a, vec b) { return (vec){{(a.v[0] & LOW) | a.v[1] << 32, (b.v[0] & LOW) | b.v[1] << 32}}; }
 INLINE vec lo32(vec a, vec b) { return (vec){{(a.v[0] & LOW) | b.v[0] << 32, a.v[0] >> 32 | (b.v[0] & ~LOW)}}; }
 INLINE vec hi32(vec a, vec b) { return (vec){{(a.v[1] & LOW) | b.v[1] << 32, a.v[1] >> 32 | (b.v[1] & ~LOW)}}; }
 INLINE vec lo64(vec a, vec b) { return (vec){{a.v[0], b.v[0]}}; }
@@ -78,7 +75,8 @@ INLINE fvec to_f32(vec a)
 INLINE vec bits_of_f32(fvec a) { return lanes_u32(bits_of(a.v[0]), bits_of(a.v[1]), bits_of(a.v[2]), bits_of(a.v[3])); }
 INLINE fvec f32_of_bits(vec a)
 {
-    return (fvec){{float_of(lane_u32(a, 0)), float_of(lane_u32(a, 1)), float_of(lane_u32(a, 2)), float_of(lane_u32(a, 3))}};
+    return (fvec){
+        {float_of(lane_u32(a, 0)), float_of(lane_u32(a, 1)), float_of(lane_u32(a, 2)), float_of(lane_u32(a, 3))}};
 }
 
 INLINE fvec set1_f32(float a) { return (fvec){{a, a, a, a}}; }
@@ -201,10 +199,7 @@ INLINE dvec choose_f64(dvec a, dvec b, const uint8_t *keep, int i)
     const uint32_t bits = load_le32(keep) >> i;
     return (dvec){{bits & 1 ? a.v[0] : b.v[0], bits >> 1 & 1 ? a.v[1] : b.v[1]}};
 }
-INLINE dvec unless_negative_f64(dvec a)
-{
-    return (dvec){{a.v[0] <= 0.0 ? 0.0 : a.v[0], a.v[1] <= 0.0 ? 0.0 : a.v[1]}};
-}
+INLINE dvec unless_negative_f64(dvec a) { return (dvec){{a.v[0] <= 0.0 ? 0.0 : a.v[0], a.v[1] <= 0.0 ? 0.0 : a.v[1]}}; }
 INLINE dvec where_nonzero_f64(dvec a, dvec b)
 {
     return (dvec){{a.v[0] == 0.0 ? 0.0 : b.v[0], a.v[1] == 0.0 ? 0.0 : b.v[1]}};

@@ -62,29 +62,29 @@ static void NAME(draw_then_apply)(const fd_draw *draw, uint64_t start, size_t n,
     }
 }
 
-#define DEFINE_APPLY(op, name, dtype, size)                                                                           \
-    static void NAME(apply_##name##_##dtype)(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *o)     \
-    {                                                                                                                 \
-        apply_given(bits, first, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                            \
+#define DEFINE_APPLY(op, name, dtype, size)                                                                            \
+    static void NAME(apply_##name##_##dtype)(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *o)      \
+    {                                                                                                                  \
+        apply_given(bits, first, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                          \
     }
-#define DEFINE_AT_ONCE(op, name, dtype, size)                                                                         \
-    DEFINE_APPLY(op, name, dtype, size)                                                                               \
-    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)             \
-    {                                                                                                                 \
-        draw_and_apply(draw, start, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                         \
+#define DEFINE_AT_ONCE(op, name, dtype, size)                                                                          \
+    DEFINE_APPLY(op, name, dtype, size)                                                                                \
+    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)              \
+    {                                                                                                                  \
+        draw_and_apply(draw, start, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                       \
     }
-#define DEFINE_IN_TURN(op, name, dtype, size)                                                                         \
-    DEFINE_APPLY(op, name, dtype, size)                                                                               \
-    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)             \
-    {                                                                                                                 \
-        NAME(draw_then_apply)(draw, start, n, o, size, NAME(apply_##name##_##dtype));                                 \
+#define DEFINE_IN_TURN(op, name, dtype, size)                                                                          \
+    DEFINE_APPLY(op, name, dtype, size)                                                                                \
+    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)              \
+    {                                                                                                                  \
+        NAME(draw_then_apply)(draw, start, n, o, size, NAME(apply_##name##_##dtype));                                  \
     }
-#define DEFINE_WITH_NORMALS(op, name, dtype, size)                                                                    \
-    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)             \
-    {                                                                                                                 \
-        draw_normals_and_apply(op, draw, start, n, o, size, unit_##dtype);                                            \
+#define DEFINE_WITH_NORMALS(op, name, dtype, size)                                                                     \
+    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)              \
+    {                                                                                                                  \
+        draw_normals_and_apply(op, draw, start, n, o, size, unit_##dtype);                                             \
     }
-#define FOR_ALL_DTYPES(define, define_f32, op, name)                                                                  \
+#define FOR_ALL_DTYPES(define, define_f32, op, name)                                                                   \
     define(op, name, f16, 2) define(op, name, bf16, 2) define_f32(op, name, f32, 4) define(op, name, f64, 8)
 
 FOR_ALL_DTYPES(DEFINE_AT_ONCE, DEFINE_AT_ONCE, FD_DROPOUT, dropout)
@@ -104,6 +104,7 @@ FOR_ALL_DTYPES(DEFINE_WITH_NORMALS, DEFINE_WITH_NORMALS, FD_GAUSSIAN_NOISE, gaus
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
 
+/* clang-format off */
 const fd_kernels CONCAT(kernels, ISA) = {
     .name = TEXT(ISA),
     .philox = NAME(philox),
@@ -127,9 +128,11 @@ const fd_kernels CONCAT(kernels, ISA) = {
         [FD_RELU_DROPOUT] = ROW(apply_relu_dropout),
         [FD_RELU_BACKWARD] = ROW(apply_relu_backward),
         [FD_ALPHA_DROPOUT] = ROW(apply_alpha_dropout),
-        [FD_ZONEOUT] = {NAME(apply_zoneout_bf16), NAME(apply_zoneout_bf16), NAME(apply_zoneout_f32), NAME(apply_zoneout_f64)},
+        [FD_ZONEOUT] = {NAME(apply_zoneout_bf16), NAME(apply_zoneout_bf16), NAME(apply_zoneout_f32),
+                        NAME(apply_zoneout_f64)},
     },
 };
+/* clang-format on */
 
 #undef TEXT
 #undef TEXT_

@@ -9,7 +9,7 @@
  */
 
 enum {
-    UNIT = 64,                        /* elements whose normals come from the same 16 blocks */
+    UNIT = 64, /* elements whose normals come from the same 16 blocks */
     UNIT_BLOCKS = 16,
     NORMAL_DOMAIN = 16,
 };
@@ -35,7 +35,7 @@ INLINE fvec polynomial(fvec x, const float *coefficients, int degree)
  * f times a polynomial, so that nothing cancels where u is near 1. */
 INLINE fvec radius(vec word)
 {
-    static const float log_coefficients[] = {-2.00000175f,   1.00002797f, -0.66632059f, 0.49793585f,
+    static const float log_coefficients[] = {-2.00000175f, 1.00002797f, -0.66632059f, 0.49793585f,
                                              -0.40909511f, 0.37565461f, -0.24421963f};
     const vec u = sub_u32(bits_of_f32(add_f32(to_f32(srl_u32(word, 1)), set1_f32(0.5f))), set1_u32(31u << 23));
     const vec k = andv(sub_u32(u, set1_u32(0x3F3504F3)), set1_u32(0xFF800000));
@@ -89,20 +89,19 @@ INLINE dvec perturbed_f64(fd_op op, dvec x, dvec scale, const float *normals)
 
 typedef void unit_function(fd_op op, const void *x, void *y, double scale, const float normals[UNIT]);
 
-#define DEFINE_UNIT_FUNCTION(dtype, element, arithmetic, lanes)                                                       \
-    INLINE void unit_##dtype(fd_op op, const void *x, void *y, double scale, const float normals[UNIT])               \
-    {                                                                                                                 \
-        for (int i = 0; i < UNIT; i += lanes) {                                                                       \
-            store_##dtype((element *)y + i,                                                                           \
-                          perturbed_##arithmetic(op, load_##dtype((const element *)x + i),                            \
-                                                 number_##arithmetic(scale), normals + i), 0);                      \
-        }                                                                                                             \
+#define DEFINE_UNIT_FUNCTION(dtype, element, arithmetic, vector, lanes)                                                \
+    INLINE void unit_##dtype(fd_op op, const void *x, void *y, double scale, const float normals[UNIT])                \
+    {                                                                                                                  \
+        for (int i = 0; i < UNIT; i += lanes) {                                                                        \
+            const vector factor = number_##arithmetic(scale), in = load_##dtype((const element *)x + i);               \
+            store_##dtype((element *)y + i, perturbed_##arithmetic(op, in, factor, normals + i), 0);                   \
+        }                                                                                                              \
     }
 
-DEFINE_UNIT_FUNCTION(f16, uint16_t, f32, F32_LANES)
-DEFINE_UNIT_FUNCTION(bf16, uint16_t, f32, F32_LANES)
-DEFINE_UNIT_FUNCTION(f32, float, f32, F32_LANES)
-DEFINE_UNIT_FUNCTION(f64, double, f64, F64_LANES)
+DEFINE_UNIT_FUNCTION(f16, uint16_t, f32, fvec, F32_LANES)
+DEFINE_UNIT_FUNCTION(bf16, uint16_t, f32, fvec, F32_LANES)
+DEFINE_UNIT_FUNCTION(f32, float, f32, fvec, F32_LANES)
+DEFINE_UNIT_FUNCTION(f64, double, f64, dvec, F64_LANES)
 
 #undef DEFINE_UNIT_FUNCTION
 

@@ -10,9 +10,9 @@
 #include "operands.h"
 
 enum {
-    LONG = 1024,                      /* elements of a run that goes to a kernel by itself */
-    PART = 4096,                      /* elements whose bits are put together */
-    SLACK = 8,                        /* bytes that put_bits() may write behind the last bit */
+    LONG = 1024, /* elements of a run that goes to a kernel by itself */
+    PART = 4096, /* elements whose bits are put together */
+    SLACK = 8,   /* bytes that put_bits() may write behind the last bit */
 };
 
 static const size_t sizes[FD_NUM_DTYPES] = {[FD_F16] = 2, [FD_BF16] = 2, [FD_F32] = 4, [FD_F64] = 8};
@@ -27,13 +27,10 @@ typedef struct {
 typedef struct {
     int64_t index;
     size_t n;
-    int is_repeated;                  /* all have the same index */
+    int is_repeated; /* all have the same index */
 } run;
 
-static int is_long(run r)
-{
-    return r.n >= LONG;
-}
+static int is_long(run r) { return r.n >= LONG; }
 
 static cursor cursor_at(const fd_index_map *map, int64_t element)
 {
@@ -82,10 +79,7 @@ static void advance(const fd_index_map *map, cursor *c, size_t n)
     }
 }
 
-static int given_bit(const fd_index_map *map, size_t index)
-{
-    return map->bits[index / 8] >> index % 8 & 1;
-}
+static int given_bit(const fd_index_map *map, size_t index) { return map->bits[index / 8] >> index % 8 & 1; }
 
 static int is_kept(const fd_job *job, int64_t index)
 {
@@ -221,6 +215,7 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
         }
         return;
     }
+    /* clang-format off */
     static const uint8_t none[4096], all[] = {
 #define ONES_8 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF
 #define ONES_64 ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8
@@ -230,6 +225,7 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
 #undef ONES_64
 #undef ONES_8
     };
+    /* clang-format on */
     const int kept = is_kept(job, r.index);
     if (!kept && job->op == FD_DROPOUT) {
         memset(o->y, 0, r.n * sizes[job->dtype]);

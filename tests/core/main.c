@@ -260,7 +260,7 @@ typedef struct {
     fd_dtype dtype;
     int64_t at[NUM_INPUTS];
     unsigned wild;
-    fd_operands operands;                /* its numbers */
+    fd_operands operands; /* its numbers */
 } request;
 
 /* Take the next field of the line that strtok holds. */
@@ -284,10 +284,7 @@ static uint64_t next_integer(void)
     return value;
 }
 
-static double next_number(void)
-{
-    return strtod(next_field(), NULL);
-}
+static double next_number(void) { return strtod(next_field(), NULL); }
 
 static fd_op next_op(void)
 {
