@@ -2,12 +2,12 @@
  *
  * apply.inc.h: keep bits applied to elements, and the loop that draws and applies in one pass.
  *
- * Elements are handled in groups of 32. A group function turns four bytes of keep bits into 32 elements of its kind; all
- * loops here are written once and take it as an argument that the compiler inlines.
+ * Elements are handled in groups of 32. A group function turns four bytes of keep bits into 32 elements of its kind;
+ * all loops here are written once and take it as an argument that the compiler inlines.
  *
- * The bits stay in memory until they are masks. A load brings them to where vectors are masked, while each way from a
- * general register takes a turn of the very units that the generator keeps busy: AVX-512 lost 10 % by it. So the bits
- * of a tile are first moved, as a whole, to where groups begin with a byte.
+ * The bits stay in memory until they are masks. A load brings them to where vectors are masked, while every way through
+ * a general register needs the very units that the generator keeps busy: that cost AVX-512 10 %. So the bits of a tile
+ * are first moved, as a whole, such that each group begins with a byte.
  */
 
 enum {
@@ -80,7 +80,7 @@ DEFINE_GROUP(group_f64, f64, double, f64, dvec, F64_LANES)
 
 #undef DEFINE_GROUP
 
-/* Plain dropout is a tenth to a fifth faster where even and odd elements go apart than where both are widened in turn. */
+/* Plain dropout gains a tenth to a fifth where even and odd elements are taken apart instead of widened in turn. */
 INLINE void group_bf16(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
     if (op != FD_DROPOUT) {
@@ -107,7 +107,7 @@ INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int
     }
 }
 
-/* What is done, with what, and how far this has come. */
+/* An operation, what it works on, and how far it has come. */
 typedef struct {
     fd_op op;
     fd_operands o;
@@ -125,7 +125,7 @@ INLINE void start_pass(pass *a)
     a->bias_at = a->op == FD_BIAS_DROPOUT_ADD ? a->o.bias_at % a->o.period : 0;
 }
 
-/* n elements are done, of which the bias comes round at most once. */
+/* n more elements are done, in which the bias wraps around at most once. */
 INLINE void advance(pass *a, size_t n)
 {
     a->done += n;
@@ -135,7 +135,7 @@ INLINE void advance(pass *a, size_t n)
     }
 }
 
-/* The bias of the next n <= GROUP elements, of which it may be the end and the beginning. */
+/* Gather the bias of the next n <= GROUP elements, which may be the end of it and the beginning. */
 INLINE void gather_bias(const pass *a, size_t n, uint8_t *bias)
 {
     const size_t size = a->bits_x / 8, end = a->o.period - a->bias_at, before = n < end ? n : end;
@@ -191,8 +191,8 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
     a->group(a->op, &o, keep, a->o.nontemporal);
 }
 
-/* Whole groups, at most `groups` of them, up to element `end`; the bits of the next one begin with byte `offset` + its
- * number / 8. */
+/* Apply whole groups, at most `groups` of them, up to element `end`. The bits of the group at element i begin with byte
+ * (offset + i) / 8. */
 INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t end, size_t groups)
 {
     size_t left = a->done < end ? (end - a->done) / GROUP : 0;
@@ -248,8 +248,8 @@ enum {
     SLACK = 16, /* bytes that to_bytes() reads and nobody uses */
 };
 
-/* Draw and apply. While the planes of a tile are drawn, the tile before it is applied a few groups after each plane: the
- * generator multiplies integers and the apply moves memory, and a core does both at once. */
+/* Draw and apply. While the planes of a tile are drawn, the tile before it is applied, a few groups after each plane:
+ * the generator multiplies integers, applying moves memory, and a core does both at once. */
 INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a)
 {
     if (n == 0) {
@@ -273,7 +273,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     for (size_t i = 0; i <= tiles; ++i) {
         const size_t steps = i + 1 < tiles ? STEPS : i < tiles ? last_steps : 0;
         /* The bits of the tile before are moved after the first plane of this one, if it has any: memory that has just
-         * been written in other pieces reads slowly. */
+         * been written in other pieces is slow to read. */
         int waiting = i > 0;
         if (waiting && (steps == 0 || p.planes == 0)) {
             to_bytes(moved, keep, odd, sizeof moved);
@@ -328,7 +328,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     }
 }
 
-/* Apply keep bits that someone else drew. */
+/* Apply given keep bits. */
 INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
 {
     start_pass(&a);

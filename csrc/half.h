@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * half.h: IEEE binary16 to float and back, for instruction sets that cannot.
+ * half.h: IEEE binary16 to float and back, for instruction sets without the conversions.
  *
  * Rounds to nearest, ties to even. A NaN stays quiet and keeps its sign and the upper bits of its payload, as the
- * conversions in hardware do. Every case is computed and one chosen, because a mask puts zeros where no branch predictor
- * expects them.
+ * conversions in hardware do. Every case is computed and one chosen, because a mask puts zeros where no branch
+ * predictor expects them.
  */
 #ifndef FASTDROP_HALF_H
 #define FASTDROP_HALF_H
@@ -28,7 +28,7 @@ INLINE float float_of(uint32_t u)
     return f;
 }
 
-/* a where the condition holds, else b. Compilers make branches of the operator that says the same. */
+/* a where the condition holds, else b. Compilers turn the conditional operator into a branch. */
 INLINE uint32_t choose(int condition, uint32_t a, uint32_t b) { return b ^ ((a ^ b) & (0 - (uint32_t)condition)); }
 
 INLINE float half_to_float(uint16_t h)

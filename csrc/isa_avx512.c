@@ -55,9 +55,9 @@ INLINE fvec to_f32(vec a) { return _mm512_cvtepi32_ps(a); }
 INLINE vec bits_of_f32(fvec a) { return _mm512_castps_si512(a); }
 INLINE fvec f32_of_bits(vec a) { return _mm512_castsi512_ps(a); }
 
-/* Compilers take the way through a general register, whatever the intrinsic says, so it is spelled out. And they make a
- * load part of the masked instruction that uses it, which then waits for its mask: from the last-level cache that takes
- * an eighth longer. */
+/* Compilers load a mask through a general register, whatever the intrinsic says, so the load is spelled out. They also
+ * make a load part of the masked instruction that uses it, which then waits for its mask: with data in the last-level
+ * cache that takes an eighth longer. */
 #if defined(_MSC_VER) && !defined(__clang__)
 #define LOAD_MASK(mask, suffix, p) memcpy(&(mask), (p), sizeof(mask))
 #define LOAD_FIRST(a) (void)(a)
@@ -140,7 +140,7 @@ INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
         _mm256_storeu_si256((__m256i *)p, upper);
     }
 }
-/* Rounded with integers: the bfloat16 instructions take subnormals for zero. */
+/* Rounded with integers: the bfloat16 instructions treat subnormals as zero. */
 INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     const __m512i both = _mm512_loadu_si512(x), upper = _mm512_set1_epi32((int)0xFFFF0000);

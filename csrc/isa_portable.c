@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * isa_portable.c: the primitives in plain C11, of any byte order. What a "lane" is here, is arithmetic: lane 2j of 32
- * bits is the low half of the j-th 64, whatever the order of bytes in memory.
+ * isa_portable.c: the primitives in plain C11, for any byte order. Lanes are defined by arithmetic: lane 2j of 32 bits
+ * is the low half of lane j of 64 bits, whatever the order of bytes in memory.
  */
 #include "compiler.h"
 #include "fastdrop.h"

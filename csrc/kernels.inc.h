@@ -17,11 +17,11 @@
  *   memory         fence
  *
  * andnot(a, b) is a & ~b and clear(a, b, c) is a & ~(b & ~c). even32(a, b) puts, in each 128-bit group, the even 32-bit
- * lanes of a before those of b; lo32, hi32, lo64 and hi64 interleave the lower or upper half of each group. nonzero gives
- * a bit for each of LANES words in memory.
+ * lanes of a before those of b; lo32, hi32, lo64 and hi64 interleave the lower or upper half of each group. nonzero
+ * gives a bit for each of LANES words of 64 bits in memory.
  *
- * to_f32 converts signed integers, and the two that follow it reinterpret. flip_sign(a, b) is a with its sign bits xored
- * with b's, of which the other bits are 0; choose_by_sign(a, b, c) is a where the upper bit of c is set, else b.
+ * to_f32 converts signed integers, and the two that follow it reinterpret. flip_sign(a, b) is a with its sign bits
+ * xored with b's, whose other bits are 0; choose_by_sign(a, b, c) is a where the upper bit of c is set, else b.
  *
  * scale_kept(a, scale, keep, i) multiplies the lanes whose bits are set, from bit i on of the four bytes at keep, and
  * zeroes the others; choose(a, b, keep, i) takes a's lanes where they are set, else b's. unless_negative(a) zeroes the
@@ -42,8 +42,8 @@
 
 typedef void apply_function(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *operands);
 
-/* Draw a part and apply it, and so on. To do both at once is faster by up to a fifth, but a function of 8 KiB for each
- * operation and dtype: float32 has them, and plain dropout. */
+/* Draw a part and apply it, and so on. Doing both at once is faster by up to a fifth, but costs a function of 8 KiB for
+ * each operation and dtype: float32 has those, and plain dropout. */
 static void NAME(draw_then_apply)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *operands,
                                   size_t size, apply_function *apply)
 {
@@ -93,7 +93,7 @@ FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_AT_ONCE, FD_BIAS_DROPOUT_ADD, bias_dropout
 FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_AT_ONCE, FD_RELU_DROPOUT, relu_dropout)
 FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_IN_TURN, FD_RELU_BACKWARD, relu_backward)
 FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_AT_ONCE, FD_ALPHA_DROPOUT, alpha_dropout)
-/* Elements move as they are, and halves through the widening that has no arithmetic. */
+/* Elements move as they are, so float16 takes bfloat16's kernels, whose widening has no arithmetic. */
 DEFINE_IN_TURN(FD_ZONEOUT, zoneout, bf16, 2)
 DEFINE_AT_ONCE(FD_ZONEOUT, zoneout, f32, 4)
 DEFINE_IN_TURN(FD_ZONEOUT, zoneout, f64, 8)

@@ -2,10 +2,10 @@
  *
  * normals.inc.h: from Philox blocks to normal numbers, and those applied to elements.
  *
- * Logarithm, sine and cosine are polynomials, so that all is made of additions, multiplications and square roots in
- * float32, which IEEE 754 defines to the last bit. Nothing is fused. Their coefficients are minimax fits: the logarithm
- * is within 1.4e-6 of the true one, relatively, sine and cosine within 6e-7 and 7e-8, absolutely. The largest number is
- * 6.66, which one in 10^11 should exceed.
+ * Logarithm, sine and cosine are polynomials, so that everything is made of additions, multiplications and square roots
+ * in float32, which IEEE 754 defines to the last bit. Nothing is fused. The coefficients are minimax fits: the relative
+ * error of the logarithm is within 1.4e-6, the absolute errors of sine and cosine are within 6e-7 and 7e-8. The largest
+ * number is 6.66, which one in 10^11 should exceed.
  */
 
 enum {
@@ -31,8 +31,8 @@ INLINE fvec polynomial(fvec x, const float *coefficients, int degree)
     return y;
 }
 
-/* sqrt(-2 ln u). The multiple of 2^-31 is split into 2^k * (1 + f), with 1 + f from sqrt(1/2) to sqrt(2); -2 ln (1 + f) is
- * f times a polynomial, so that nothing cancels where u is near 1. */
+/* sqrt(-2 ln u). The multiple of 2^-31 is split into 2^k * (1 + f), with 1 + f from sqrt(1/2) to sqrt(2). Then
+ * -2 ln (1 + f) is f times a polynomial, so that nothing cancels where u is near 1. */
 INLINE fvec radius(vec word)
 {
     static const float log_coefficients[] = {-2.00000175f, 1.00002797f, -0.66632059f, 0.49793585f,
@@ -105,8 +105,8 @@ DEFINE_UNIT_FUNCTION(f64, double, f64, dvec, F64_LANES)
 
 #undef DEFINE_UNIT_FUNCTION
 
-/* Whole units go from memory to memory; at the ends, through a copy. The generator takes so much longer than memory that
- * non-temporal stores would gain nothing. */
+/* Whole units go from memory to memory, and parts of units at the ends through a copy. The generator takes so much
+ * longer than memory that non-temporal stores would gain nothing. */
 INLINE void draw_normals_and_apply(fd_op op, const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o,
                                    size_t size, unit_function *perturb)
 {

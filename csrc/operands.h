@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * operands.h: the operands of a part of an array. The walk over runs and the kernels that draw in parts both need them;
- * it stands alone so that compiler.h knows nothing of the contract.
+ * operands.h: the operands of a part of an array, for walk.c, which splits an array into runs, and for the kernels that
+ * split a run into parts.
  */
 #ifndef FASTDROP_OPERANDS_H
 #define FASTDROP_OPERANDS_H
@@ -12,7 +12,7 @@
 #include "compiler.h"
 #include "fastdrop.h"
 
-/* Those of the elements from `done` on, of `size` bytes each. */
+/* The operands of the elements from `done` on, of `size` bytes each. */
 INLINE fd_operands operands_at(const fd_operands *operands, size_t done, size_t size)
 {
     fd_operands o = *operands;

@@ -2,8 +2,9 @@
  *
  * walk.c: a whole array of any number of dimensions, as runs that kernels take.
  *
- * A run is a row of elements whose indices follow each other, or are all the same. Long ones go to a kernel as they are.
- * The keep bits of short ones are put together first, because a kernel earns its start only over some hundred elements.
+ * A run is a row of elements whose indices follow each other, or are all the same. Long ones go to a kernel as they
+ * are. The keep bits of short ones are collected first, because starting a kernel pays only from some hundred elements
+ * on.
  */
 #include "compiler.h"
 #include "fastdrop.h"
@@ -11,7 +12,7 @@
 
 enum {
     LONG = 1024, /* elements of a run that goes to a kernel by itself */
-    PART = 4096, /* elements whose bits are put together */
+    PART = 4096, /* elements whose bits are collected */
     SLACK = 8,   /* bytes that put_bits() may write behind the last bit */
 };
 
@@ -44,7 +45,7 @@ static cursor cursor_at(const fd_index_map *map, int64_t element)
     return c;
 }
 
-/* At most so many elements. A kernel that takes normals has no way to repeat one: it gets such elements one by one. */
+/* The next run, of at most `most` elements. A kernel that draws normals cannot repeat one: it gets those one by one. */
 static run next_run(const fd_index_map *map, const cursor *c, size_t most, int may_repeat)
 {
     run r = {c->index, most, 0};
@@ -58,7 +59,7 @@ static run next_run(const fd_index_map *map, const cursor *c, size_t most, int m
     return r;
 }
 
-/* Go on by n along dimension d, up to its end; those behind it are at their beginning. */
+/* Advance by n along dimension d, at most to its end; the dimensions behind it are at their beginning. */
 static void advance_along(const fd_index_map *map, cursor *c, int d, size_t n)
 {
     c->at[d] += (int64_t)n;
@@ -91,8 +92,8 @@ static int is_kept(const fd_job *job, int64_t index)
     return bit;
 }
 
-/* Put n bits at bit `at` of a string, from bit `first` on of another that ends before `end`. What stood behind them is
- * lost, up to SLACK bytes more. */
+/* Put n bits at bit `at` of a string, from bit `first` on of another that ends before `end`. Up to SLACK bytes
+ * behind them are overwritten. */
 static void put_bits(uint8_t *to, size_t at, const uint8_t *from, size_t first, size_t n, const uint8_t *end)
 {
     while (n > 0) {
@@ -112,7 +113,7 @@ static void put_bits(uint8_t *to, size_t at, const uint8_t *from, size_t first, 
     }
 }
 
-/* The same with n bits that are all the same. */
+/* The same with n equal bits. */
 static void put_same(uint8_t *to, size_t at, int bit, size_t n)
 {
     const uint64_t same = bit ? ~UINT64_C(0) : 0;
@@ -124,7 +125,7 @@ static void put_same(uint8_t *to, size_t at, int bit, size_t n)
     }
 }
 
-/* How many whole runs of one given decision each come next, as of channels that come first, in at most n elements. */
+/* How many whole runs that repeat one given bit come next within n elements, as where channels come first. */
 static size_t whole_runs(const fd_index_map *map, const cursor *c, size_t n)
 {
     const int last = map->ndim - 1;
@@ -135,7 +136,7 @@ static size_t whole_runs(const fd_index_map *map, const cursor *c, size_t n)
     return left < fit ? left : fit;
 }
 
-/* Their keep bits, from bit `at` on; returns how many elements those are. */
+/* Put their keep bits at bit `at`; returns how many elements those are. */
 static size_t repeat_bits(const fd_index_map *map, cursor *c, size_t n, size_t at, uint8_t *bits)
 {
     const size_t runs = whole_runs(map, c, n);
@@ -151,7 +152,7 @@ static size_t repeat_bits(const fd_index_map *map, cursor *c, size_t n, size_t a
     return runs * length;
 }
 
-/* How many of them, from the first on, have the same decision, and can be done as one. */
+/* How many of them, from the first on, share one decision and can be done as one run. */
 static size_t equal_runs(const fd_index_map *map, const cursor *c, size_t n)
 {
     const size_t runs = whole_runs(map, c, n), index = (size_t)c->index;
@@ -162,7 +163,7 @@ static size_t equal_runs(const fd_index_map *map, const cursor *c, size_t n)
     return equal;
 }
 
-/* The keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
+/* Collect the keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
 static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[PART / 8 + SLACK])
 {
     const fd_index_map *const map = &job->map;
@@ -192,7 +193,7 @@ static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[
     return done;
 }
 
-/* How many elements from the next on, at most n, repeat the decisions of a short row, as where channels come last: whole
+/* How many of the next n elements repeat the decisions of a short row, as where channels come last: a number of whole
  * rows, or 0. */
 static size_t periodic(const fd_index_map *map, const cursor *c, size_t n)
 {
@@ -238,7 +239,7 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
     }
 }
 
-/* Elements that repeat the decisions of a row: its bits are put together as often as there is room for. */
+/* Apply to elements that repeat the decisions of a row. Its bits are copied as often as there is room. */
 static void apply_periodic(const fd_job *job, cursor *c, size_t n, const fd_operands *o)
 {
     uint8_t bits[PART / 8 + SLACK];

@@ -36,8 +36,8 @@
  *     3   zero of any sign
  *
  * That is so for the arrays whose bit is set in wild: 1 for x, 2 for other, 4 for the bias. In the others the highest
- * bit of the exponent is cleared, which leaves numbers below 2, and nothing special but zeros and subnormals. For
- * IEEE 754 does not say which NaN comes of two, or of infinities of different signs, and machines differ.
+ * bit of the exponent is cleared, which leaves numbers below 2, and nothing special but zeros and subnormals. That
+ * is because IEEE 754 does not say which NaN comes of two, or of infinities of different signs, and machines differ.
  *
  * x is made of seed, the bytes of given keep bits are the low ones of the r of seed + 1, other is made of seed + 2 and
  * the bias of seed + 3. Where x and other are the same array it holds x.
