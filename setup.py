@@ -29,6 +29,7 @@ core = Extension(
         "csrc/fastdrop.h",
         "csrc/compiler.h",
         "csrc/half.h",
+        "csrc/operands.h",
         "csrc/kernels.inc.h",
         "csrc/philox.inc.h",
         "csrc/planes.inc.h",

@@ -17,7 +17,7 @@
 static const struct {
     const char *name;
     size_t size;
-    uint32_t one;                /* the bits of 1.0; the upper ones of float64 */
+    uint32_t one; /* the bits of 1.0; the upper ones of float64 */
 } dtypes[FD_NUM_DTYPES] = {
     [FD_F16] = {"float16", 2, 0x3C00},
     [FD_BF16] = {"bfloat16", 2, 0x3F80},
@@ -41,7 +41,7 @@ static const char *const ops[FD_NUM_OPS] = {
 static const double rates[] = {0.1, 0.5, 0.25, 0.125, 1e-6};
 enum { ALL_RATES = sizeof rates / sizeof rates[0] };
 
-enum { BITS = -2, BOOLS = -1 };  /* in place of an operation */
+enum { BITS = -2, BOOLS = -1 }; /* in place of an operation */
 
 typedef struct {
     const fd_kernels *kernels;
@@ -79,7 +79,9 @@ static void *ones(fd_dtype dtype, size_t n)
         const uint64_t wide = (uint64_t)dtypes[dtype].one << 32;
         const uint32_t word = dtypes[dtype].one;
         const uint16_t half = (uint16_t)word;
-        const void *const bits = size == 8 ? (const void *)&wide : size == 4 ? (const void *)&word : (const void *)&half;
+        const void *const bits = size == 8   ? (const void *)&wide
+                                 : size == 4 ? (const void *)&word
+                                             : (const void *)&half;
         memcpy(memory + i * size, bits, size);
     }
     return memory;

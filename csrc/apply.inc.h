@@ -2,21 +2,21 @@
  *
  * apply.inc.h: keep bits applied to elements, and the loop that draws and applies in one pass.
  *
- * Elements are handled in groups of 32. A group function turns four bytes of keep bits into 32 elements of its kind; all
- * loops here are written once and take it as an argument that the compiler inlines.
+ * Elements are handled in groups of 32. A group function turns four bytes of keep bits into 32 elements of its kind;
+ * all loops here are written once and take it as an argument that the compiler inlines.
  *
- * The bits stay in memory until they are masks. A load brings them to where vectors are masked, while each way from a
- * general register takes a turn of the very units that the generator keeps busy: AVX-512 lost 10 % by it. So the bits
- * of a tile are first moved, as a whole, to where groups begin with a byte.
+ * The bits stay in memory until they are masks. A load brings them to where vectors are masked, while every way through
+ * a general register needs the very units that the generator keeps busy: that cost AVX-512 10 %. So the bits of a tile
+ * are first moved, as a whole, such that each group begins with a byte.
  */
 
 enum {
     GROUP = 32,
-    ALIGNMENT = 64,                   /* of the stores: a cache line */
+    ALIGNMENT = 64, /* of the stores: a cache line */
     F32_LANES = 2 * LANES,
     F64_LANES = LANES,
-    BF16_LANES = 4 * LANES,           /* as float32 they are two vectors, of the elements with even and odd numbers */
-    AHEAD = 2048,                     /* bytes between an element in work and the one that is prefetched */
+    BF16_LANES = 4 * LANES, /* as float32 they are two vectors, of the elements with even and odd numbers */
+    AHEAD = 2048,           /* bytes between an element in work and the one that is prefetched */
 };
 
 /* Numbers of an operation, in its arithmetic type. */
@@ -29,29 +29,29 @@ INLINE int has_other(fd_op op)
 }
 
 /* An operation on a vector of elements, whose keep bits begin with bit i of the four bytes at keep. */
-#define DEFINE_OPERATE(arithmetic, vector)                                                                            \
-    INLINE vector operate_##arithmetic(fd_op op, const fd_operands *o, vector x, vector other, vector bias,           \
-                                       const uint8_t *keep, int i)                                                    \
-    {                                                                                                                 \
-        const vector scale = number_##arithmetic(o->scale);                                                           \
-        switch (op) {                                                                                                 \
-        case FD_BIAS_DROPOUT_ADD:                                                                                     \
-            x = add_##arithmetic(x, bias);                                                                            \
-            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                               \
-        case FD_DROPOUT_ADD:                                                                                          \
-            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                               \
-        case FD_RELU_DROPOUT:                                                                                         \
-            return scale_kept_##arithmetic(unless_negative_##arithmetic(x), scale, keep, i);                          \
-        case FD_RELU_BACKWARD:                                                                                        \
-            return where_nonzero_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                     \
-        case FD_ALPHA_DROPOUT:                                                                                        \
-            x = add_##arithmetic(mul_##arithmetic(x, scale), number_##arithmetic(o->shift));                          \
-            return choose_##arithmetic(x, number_##arithmetic(o->fill), keep, i);                                     \
-        case FD_ZONEOUT:                                                                                              \
-            return choose_##arithmetic(x, other, keep, i);                                                            \
-        default:                                                                                                      \
-            return scale_kept_##arithmetic(x, scale, keep, i);                                                        \
-        }                                                                                                             \
+#define DEFINE_OPERATE(arithmetic, vector)                                                                             \
+    INLINE vector operate_##arithmetic(fd_op op, const fd_operands *o, vector x, vector other, vector bias,            \
+                                       const uint8_t *keep, int i)                                                     \
+    {                                                                                                                  \
+        const vector scale = number_##arithmetic(o->scale);                                                            \
+        switch (op) {                                                                                                  \
+        case FD_BIAS_DROPOUT_ADD:                                                                                      \
+            x = add_##arithmetic(x, bias);                                                                             \
+            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                                \
+        case FD_DROPOUT_ADD:                                                                                           \
+            return add_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                                \
+        case FD_RELU_DROPOUT:                                                                                          \
+            return scale_kept_##arithmetic(unless_negative_##arithmetic(x), scale, keep, i);                           \
+        case FD_RELU_BACKWARD:                                                                                         \
+            return where_nonzero_##arithmetic(other, scale_kept_##arithmetic(x, scale, keep, i));                      \
+        case FD_ALPHA_DROPOUT:                                                                                         \
+            x = add_##arithmetic(mul_##arithmetic(x, scale), number_##arithmetic(o->shift));                           \
+            return choose_##arithmetic(x, number_##arithmetic(o->fill), keep, i);                                      \
+        case FD_ZONEOUT:                                                                                               \
+            return choose_##arithmetic(x, other, keep, i);                                                             \
+        default:                                                                                                       \
+            return scale_kept_##arithmetic(x, scale, keep, i);                                                         \
+        }                                                                                                              \
     }
 
 DEFINE_OPERATE(f32, fvec)
@@ -60,17 +60,17 @@ DEFINE_OPERATE(f64, dvec)
 #undef DEFINE_OPERATE
 
 /* GROUP elements at the pointers of o. */
-typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep, int stream);
+typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal);
 
-#define DEFINE_GROUP(name, dtype, element, arithmetic, vector, lanes)                                                 \
-    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)                                 \
-    {                                                                                                                 \
-        for (int i = 0; i < GROUP; i += lanes) {                                                                      \
-            const vector x = load_##dtype((const element *)o->x + i);                                                 \
-            const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                     \
-            const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;           \
-            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), stream);         \
-        }                                                                                                             \
+#define DEFINE_GROUP(name, dtype, element, arithmetic, vector, lanes)                                                  \
+    INLINE void name(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)                             \
+    {                                                                                                                  \
+        for (int i = 0; i < GROUP; i += lanes) {                                                                       \
+            const vector x = load_##dtype((const element *)o->x + i);                                                  \
+            const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                      \
+            const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;            \
+            store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), nontemporal);     \
+        }                                                                                                              \
     }
 
 DEFINE_GROUP(group_f16, f16, uint16_t, f32, fvec, F32_LANES)
@@ -80,47 +80,44 @@ DEFINE_GROUP(group_f64, f64, double, f64, dvec, F64_LANES)
 
 #undef DEFINE_GROUP
 
-/* Plain dropout is a tenth to a fifth faster where even and odd elements go apart than where both are widened in turn. */
-INLINE void group_bf16(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
+/* Plain dropout gains a tenth to a fifth where even and odd elements are taken apart instead of widened in turn. */
+INLINE void group_bf16(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
     if (op != FD_DROPOUT) {
-        group_widened_bf16(op, o, keep, stream);
+        group_widened_bf16(op, o, keep, nontemporal);
         return;
     }
     for (int i = 0; i < GROUP; i += BF16_LANES) {
-        scale_kept_bf16((const uint16_t *)o->x + i, (uint16_t *)o->y + i, number_f32(o->scale), keep, i, stream);
+        scale_kept_bf16((const uint16_t *)o->x + i, (uint16_t *)o->y + i, number_f32(o->scale), keep, i, nontemporal);
     }
 }
 
-INLINE void group_bits(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
+INLINE void group_bits(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
-    (void)op, (void)stream;
+    (void)op, (void)nontemporal;
     memcpy(o->y, keep, GROUP / 8);
 }
 
-INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int stream)
+INLINE void group_bools(fd_op op, const fd_operands *o, const uint8_t *keep, int nontemporal)
 {
-    (void)op, (void)stream;
+    (void)op, (void)nontemporal;
     const uint32_t bits = load_le32(keep);
     for (int i = 0; i < GROUP; ++i) {
         ((uint8_t *)o->y)[i] = bits >> i & 1;
     }
 }
 
-/* What is done, with what, and how far this has come. */
+/* An operation, what it works on, and how far it has come. */
 typedef struct {
     fd_op op;
     fd_operands o;
-    unsigned bits_x, bits_y;          /* an element's size: 1 for bits, 0 where x is not read */
+    unsigned bits_x, bits_y; /* an element's size: 1 for bits, 0 where x is not read */
     group_function *group;
-    size_t done;                      /* elements */
-    size_t bias_at;                   /* where the bias of the next element stands */
+    size_t done;    /* elements */
+    size_t bias_at; /* where the bias of the next element stands */
 } pass;
 
-INLINE const uint8_t *at_element(const void *p, size_t i, unsigned bits)
-{
-    return (const uint8_t *)p + i * bits / 8;
-}
+INLINE const uint8_t *at_element(const void *p, size_t i, unsigned bits) { return (const uint8_t *)p + i * bits / 8; }
 
 INLINE void start_pass(pass *a)
 {
@@ -128,7 +125,7 @@ INLINE void start_pass(pass *a)
     a->bias_at = a->op == FD_BIAS_DROPOUT_ADD ? a->o.bias_at % a->o.period : 0;
 }
 
-/* n elements are done, of which the bias comes round at most once. */
+/* n more elements are done, in which the bias wraps around at most once. */
 INLINE void advance(pass *a, size_t n)
 {
     a->done += n;
@@ -138,7 +135,7 @@ INLINE void advance(pass *a, size_t n)
     }
 }
 
-/* The bias of the next n <= GROUP elements, of which it may be the end and the beginning. */
+/* Gather the bias of the next n <= GROUP elements, which may be the end of it and the beginning. */
 INLINE void gather_bias(const pass *a, size_t n, uint8_t *bias)
 {
     const size_t size = a->bits_x / 8, end = a->o.period - a->bias_at, before = n < end ? n : end;
@@ -173,7 +170,7 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     advance(a, n);
 }
 
-/* The group of elements from `first` on, by the keep bits and with the bias at these places. */
+/* The group of elements from `first` on, with the keep bits and the bias at these addresses. */
 INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const void *bias)
 {
     fd_operands o = a->o;
@@ -183,7 +180,7 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
     if (has_other(a->op)) {
         o.other = at_element(a->o.other, first, a->bits_x);
     }
-    if (a->o.stream) {
+    if (a->o.nontemporal) {
         for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
             prefetch((const uint8_t *)o.x + line + AHEAD);
             if (has_other(a->op)) {
@@ -191,11 +188,11 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
             }
         }
     }
-    a->group(a->op, &o, keep, a->o.stream);
+    a->group(a->op, &o, keep, a->o.nontemporal);
 }
 
-/* Whole groups, at most `groups` of them, up to element `end`; the bits of the next one begin with byte `offset` + its
- * number / 8. */
+/* Apply whole groups, at most `groups` of them, up to element `end`. The bits of the group at element i begin with byte
+ * (offset + i) / 8. */
 INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t end, size_t groups)
 {
     size_t left = a->done < end ? (end - a->done) / GROUP : 0;
@@ -236,23 +233,23 @@ INLINE void to_bytes(uint8_t *moved, const uint8_t *bits, unsigned odd, size_t b
     }
 }
 
-/* Apply what comes before the first element whose place in y is aligned, where that pays. */
+/* Apply what comes before the first element whose address in y is aligned, where that pays. */
 INLINE void apply_head(pass *a, const uint8_t *bits, uint64_t first, size_t n)
 {
     if (a->bits_x == 0 || n < 8 * GROUP) {
-        a->o.stream = 0;                /* such a store takes aligned places only */
+        a->o.nontemporal = 0; /* such a store needs an aligned address */
         return;
     }
     apply_few(a, bits, first, (size_t)(-(uintptr_t)a->o.y % ALIGNMENT) * 8 / a->bits_y);
 }
 
 enum {
-    CARRY = 8,                        /* bytes of the tile before, for a group that straddles the two */
-    SLACK = 16,                       /* bytes that to_bytes() reads and nobody uses */
+    CARRY = 8,  /* bytes of the tile before, for a group that straddles the two */
+    SLACK = 16, /* bytes that to_bytes() reads and nobody uses */
 };
 
-/* Draw and apply. While the planes of a tile are drawn, the tile before it is applied a few groups after each plane: the
- * generator multiplies integers and the apply moves memory, and a core does both at once. */
+/* Draw and apply. While the planes of a tile are drawn, the tile before it is applied, a few groups after each plane:
+ * the generator multiplies integers, applying moves memory, and a core does both at once. */
 INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a)
 {
     if (n == 0) {
@@ -261,22 +258,22 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     start_pass(&a);
     const plan p = make_plan(draw);
     const uint64_t block = start / BLOCK;
-    const size_t phase = start % BLOCK;                       /* bits of the first block before the first element */
+    const size_t phase = start % BLOCK; /* bits of the first block before the first element */
     const int is_few = n <= FEW_BLOCKS * BLOCK - phase;
     const size_t tiles = (n - 1) / TILE + ((n - 1) % TILE + phase) / TILE + 1;
     const size_t last_steps = ((n + phase - 1) % TILE) / STEP + 1;
-    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1;   /* groups after each plane */
+    const size_t share = TILE / GROUP / STEPS / (size_t)(p.planes ? p.planes : 1) + 1; /* groups after each plane */
     uint8_t keep[CARRY + TILE / 8 + SLACK], moved[CARRY + TILE / 8], undecided[TILE / 8];
     uint64_t lanes[2 * LANES];
     first_indices(lanes);
 
-    size_t end = 0;                   /* elements up to which bits are in keep, and in moved */
-    int64_t offset = 0;               /* of element 0's bit in keep; its byte in moved is offset / 8 */
-    unsigned odd = 0;                 /* bit of a byte of keep with which groups begin */
+    size_t end = 0;     /* elements up to which bits are in keep, and in moved */
+    int64_t offset = 0; /* of element 0's bit in keep; its byte in moved is offset / 8 */
+    unsigned odd = 0;   /* bit of a byte of keep with which groups begin */
     for (size_t i = 0; i <= tiles; ++i) {
         const size_t steps = i + 1 < tiles ? STEPS : i < tiles ? last_steps : 0;
         /* The bits of the tile before are moved after the first plane of this one, if it has any: memory that has just
-         * been written in other pieces reads slowly. */
+         * been written in other pieces is slow to read. */
         int waiting = i > 0;
         if (waiting && (steps == 0 || p.planes == 0)) {
             to_bytes(moved, keep, odd, sizeof moved);
@@ -326,12 +323,12 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
         }
     }
     apply_few(&a, keep, (uint64_t)(offset + (int64_t)a.done), n - a.done);
-    if (a.o.stream) {
+    if (a.o.nontemporal) {
         fence();
     }
 }
 
-/* Apply keep bits that someone else drew. */
+/* Apply given keep bits. */
 INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
 {
     start_pass(&a);
@@ -349,7 +346,7 @@ INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
         apply_groups(&a, from, -(int64_t)a.done, a.done + part, SIZE_MAX);
     }
     apply_few(&a, bits, first + a.done, n - a.done);
-    if (a.o.stream) {
+    if (a.o.nontemporal) {
         fence();
     }
 }

@@ -9,8 +9,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "fastdrop.h"
-
 #if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #include <math.h>
@@ -95,17 +93,6 @@ INLINE void prefetch(const void *p)
 #else
     __builtin_prefetch(p);
 #endif
-}
-
-/* The operands of the elements from `done` on. */
-INLINE fd_operands operands_at(const fd_operands *operands, size_t done, size_t size)
-{
-    fd_operands o = *operands;
-    o.x = (const uint8_t *)operands->x + done * size;
-    o.y = (uint8_t *)operands->y + done * size;
-    o.other = operands->other ? (const uint8_t *)operands->other + done * size : NULL;
-    o.bias_at = operands->bias_at + done;
-    return o;
 }
 
 #endif

@@ -54,17 +54,14 @@ static uint64_t saved_states(void)
 #endif
 }
 
-static int all_set(uint64_t value, uint64_t bits)
-{
-    return (value & bits) == bits;
-}
+static int all_set(uint64_t value, uint64_t bits) { return (value & bits) == bits; }
 
 static int has_avx2(void)
 {
     const unsigned avx = 1u << 28, f16c = 1u << 29, bmi = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
     const uint64_t xmm_ymm = 0x6;
-    return all_set(saved_states(), xmm_ymm) && all_set(cpuid(1).c, avx | f16c)
-           && all_set(cpuid(7).b, bmi | avx2 | bmi2);
+    return all_set(saved_states(), xmm_ymm) && all_set(cpuid(1).c, avx | f16c) &&
+           all_set(cpuid(7).b, bmi | avx2 | bmi2);
 }
 
 static int has_avx512(void)
@@ -75,12 +72,10 @@ static int has_avx512(void)
 }
 #endif
 
-static int always(void)
-{
-    return 1;
-}
+static int always(void) { return 1; }
 
 /* From the plainest to the fastest. */
+/* clang-format off */
 static const struct {
     const fd_kernels *kernels;
     int (*supported)(void);
@@ -95,15 +90,10 @@ static const struct {
     {&fd_kernels_neon, always},
 #endif
 };
+/* clang-format on */
 
 enum { RUNGS = sizeof ladder / sizeof ladder[0] };
 
-const fd_kernels *fd_built(size_t i)
-{
-    return i < RUNGS ? ladder[i].kernels : NULL;
-}
+const fd_kernels *fd_built(size_t i) { return i < RUNGS ? ladder[i].kernels : NULL; }
 
-int fd_supported(size_t i)
-{
-    return i < RUNGS && ladder[i].supported();
-}
+int fd_supported(size_t i) { return i < RUNGS && ladder[i].supported(); }

@@ -17,8 +17,8 @@
  *     D = rate * 2^32, rounded to the nearest integer, ties to even
  *     element i is dropped  iff  U(i) < D
  *
- * Normal numbers N(i) come from domain 16: four from a block, at places 16 apart, so that the words of neighbouring
- * blocks are those of neighbouring elements.
+ * Normal numbers N(i) come from domain 16. A block gives four, to elements 16 apart, so that neighbouring blocks serve
+ * neighbouring elements.
  *
  *     w = words(16 * (i div 64) + i mod 16, call, 16),    r = (i div 16) mod 4
  *     u = (w[r & 2] >> 1) + 0.5, as a multiple of 2^-31; v = w[r | 1] as a signed number, in units of 2^31
@@ -26,7 +26,7 @@
  *     even r takes c and odd r takes s, or the other way round where bit 0 of w[r & 2] is set
  *
  * That is the transform of Box and Muller, "A note on the generation of random normal deviates", Ann. Math. Stat. 29
- * (1958). What its functions are exactly, to the last bit, stands in normals.inc.h.
+ * (1958). normals.inc.h defines its functions to the last bit.
  *
  * Philox4x32-10 is the generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
  * SC'11. One block (4 words) of a plane decides one bit of 128 elements, so D is compared with whole registers of
@@ -54,8 +54,8 @@ typedef struct fd_draw {
 typedef enum fd_dtype { FD_F16, FD_BF16, FD_F32, FD_F64, FD_NUM_DTYPES } fd_dtype;
 
 /* What is done with the elements. d is x * scale where kept and +0.0 where dropped, whatever x holds there; N is a
- * standard normal number. All is computed in the order in which it is written here, each step rounded once to the
- * arithmetic type: float64 for float64, float32 for the others; the result is rounded once to the dtype. */
+ * standard normal number. Everything is computed in the order written here, and each step is rounded once to the
+ * arithmetic type: float64 for float64, float32 for the others. The result is rounded once to the dtype. */
 typedef enum fd_op {
     FD_DROPOUT,          /* y = d */
     FD_DROPOUT_ADD,      /* y = other + d */
@@ -69,21 +69,21 @@ typedef enum fd_op {
     FD_NUM_OPS
 } fd_op;
 
-/* The arrays that an operation works on, and its numbers; those that it does not have are not looked at. Element i
- * takes bias[(bias_at + i) mod period], where period is at least 32. */
+/* The arrays that an operation works on, and its numbers; those that it does not use are ignored. Element i takes
+ * bias[(bias_at + i) mod period], where period is at least 32. */
 typedef struct fd_operands {
     const void *x, *other, *bias;
     void *y;
     size_t bias_at, period;
     double scale, shift, fill;
-    int stream;                  /* store past the caches: it pays where y is larger than the last of them */
+    int nontemporal; /* store past the caches: that pays where y is larger than the last of them */
 } fd_operands;
 
 /* The kernels of one instruction set.
  *
  * A string of keep bits is stored as NumPy's packbits(bitorder="little") does: element j is bit j mod 8 of byte
- * j div 8, and 1 means kept. Arrays hold n elements and are aligned to their element size. Each of those that are read
- * is either the same array as y or does not overlap it. No byte outside of them is read or written. */
+ * j div 8, and 1 means kept. Arrays hold n elements and are aligned to their element size. An array that is read is
+ * either y itself or does not overlap it. No byte outside the arrays is read or written. */
 typedef struct fd_kernels {
     const char *name;
 
@@ -93,7 +93,7 @@ typedef struct fd_kernels {
     /* The keep bits of elements start .. start+n-1, unused bits of the last byte 0. */
     void (*keep_bits)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bits);
 
-    /* The same, one byte an element, 0 or 1. */
+    /* The same, one byte per element, 0 or 1. */
     void (*keep_bools)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bools);
 
     /* Draw for the elements start .. start+n-1, and do the operation with them. */
@@ -111,24 +111,24 @@ const fd_kernels *fd_built(size_t i);
 /* Whether this CPU, under this operating system, can run them. */
 int fd_supported(size_t i);
 
-/* Where the elements of an array lie in the stream: the one with coordinates c has the index
- * offset + sum(c[d] * stride[d]). A stride of 0 shares decisions along a dimension. With ndim 0 element i has the index
- * offset + i. Indices count in a string of keep bits where one is given, and then the draw is not looked at. */
+/* Maps an element's position in the array to its index in the stream: the element with coordinates c has the index
+ * offset + sum(c[d] * stride[d]). A stride of 0 shares decisions along a dimension. With ndim 0, element i has the
+ * index offset + i. If keep bits are given, the index is that of a bit in their string, and the draw is ignored. */
 enum { FD_MAX_DIMS = 64 };
 
-typedef struct fd_places {
+typedef struct fd_index_map {
     int64_t offset;
     int ndim;
     int64_t shape[FD_MAX_DIMS], stride[FD_MAX_DIMS];
-    const uint8_t *bits;         /* or NULL */
-    size_t bytes;                /* of bits */
-} fd_places;
+    const uint8_t *bits; /* or NULL */
+    size_t bytes;        /* of bits */
+} fd_index_map;
 
 /* An operation on a whole array. */
 typedef struct fd_job {
     const fd_kernels *kernels;
     fd_draw draw;
-    fd_places places;
+    fd_index_map map;
     fd_op op;
     fd_dtype dtype;
 } fd_job;
@@ -136,7 +136,7 @@ typedef struct fd_job {
 /* Do the elements first .. first+n-1 of the array, with operands whose memory begins with element `first`. */
 void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands);
 
-/* Write which of them are kept, one byte an element. */
+/* Write which of them are kept, one byte per element. */
 void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools);
 
 #endif

@@ -30,7 +30,7 @@ INLINE vec add(vec a, vec b) { return _mm256_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm256_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm256_srli_epi64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
-INLINE vec and(vec a, vec b) { return _mm256_and_si256(a, b); }
+INLINE vec andv(vec a, vec b) { return _mm256_and_si256(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm256_andnot_si256(b, a); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b)
@@ -72,10 +72,7 @@ INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
     return _mm256_and_ps(_mm256_mul_ps(a, scale), f32_of_bits(_mm256_srai_epi32(signs_f32(keep, i), 31)));
 }
 INLINE fvec choose_f32(fvec a, fvec b, const uint8_t *keep, int i) { return choose_by_sign(a, b, signs_f32(keep, i)); }
-INLINE fvec unless_negative_f32(fvec a)
-{
-    return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NLE_UQ), a);
-}
+INLINE fvec unless_negative_f32(fvec a) { return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NLE_UQ), a); }
 INLINE fvec where_nonzero_f32(fvec a, fvec b)
 {
     return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_NEQ_UQ), b);
@@ -86,18 +83,18 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     return f32_of_bits(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_ps(p, a);
     } else {
         _mm256_storeu_ps(p, a);
     }
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m128i half = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_si128((__m128i *)p, half);
     } else {
         _mm_storeu_si128((__m128i *)p, half);
@@ -109,27 +106,27 @@ INLINE __m256i round_bf16(fvec a)
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
     return _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m256i upper = _mm256_srai_epi32(round_bf16(a), 16);
     const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(upper, upper), 0x08);
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_si128((__m128i *)p, _mm256_castsi256_si128(both));
     } else {
         _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(both));
     }
 }
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     const __m256i both = _mm256_loadu_si256((const __m256i *)x), upper = _mm256_set1_epi32((int)0xFFFF0000);
     const __m256i even = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(both, 16)), scale));
     const __m256i odd = round_bf16(_mm256_mul_ps(_mm256_castsi256_ps(_mm256_and_si256(both, upper)), scale));
     const __m256i merged = _mm256_blend_epi16(_mm256_srli_epi32(even, 16), odd, 0xAA);
-    const __m256i lane_bit = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384,
-                                               (short)32768);
+    const __m256i lane_bit =
+        _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, (short)32768);
     const __m256i bits = _mm256_and_si256(_mm256_set1_epi16((short)(load_le32(keep) >> i)), lane_bit);
     const __m256i kept = _mm256_and_si256(merged, _mm256_cmpeq_epi16(bits, lane_bit));
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_si256((__m256i *)y, kept);
     } else {
         _mm256_storeu_si256((__m256i *)y, kept);
@@ -153,19 +150,16 @@ INLINE dvec choose_f64(dvec a, dvec b, const uint8_t *keep, int i)
 {
     return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(signs_f64(keep, i)));
 }
-INLINE dvec unless_negative_f64(dvec a)
-{
-    return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NLE_UQ), a);
-}
+INLINE dvec unless_negative_f64(dvec a) { return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NLE_UQ), a); }
 INLINE dvec where_nonzero_f64(dvec a, dvec b)
 {
     return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NEQ_UQ), b);
 }
 INLINE dvec load_f64(const double *p) { return _mm256_loadu_pd(p); }
 INLINE dvec widen_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_pd(p, a);
     } else {
         _mm256_storeu_pd(p, a);

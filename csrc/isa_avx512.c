@@ -8,7 +8,8 @@
 #include <immintrin.h>
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))),                   \
+                             apply_to = function)
 #elif defined(__GNUC__)
 #pragma GCC target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
@@ -30,7 +31,7 @@ INLINE vec add(vec a, vec b) { return _mm512_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm512_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm512_srli_epi64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
-INLINE vec and(vec a, vec b) { return _mm512_and_si512(a, b); }
+INLINE vec andv(vec a, vec b) { return _mm512_and_si512(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm512_andnot_si512(b, a); }
 INLINE vec clear(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0xB0); }
 INLINE vec even32(vec a, vec b)
@@ -54,9 +55,9 @@ INLINE fvec to_f32(vec a) { return _mm512_cvtepi32_ps(a); }
 INLINE vec bits_of_f32(fvec a) { return _mm512_castps_si512(a); }
 INLINE fvec f32_of_bits(vec a) { return _mm512_castsi512_ps(a); }
 
-/* Compilers take the way through a general register, whatever the intrinsic says, so it is spelled out. And they make a
- * load part of the masked instruction that uses it, which then waits for its mask: from the last-level cache that takes
- * an eighth longer. */
+/* Compilers load a mask through a general register, whatever the intrinsic says, so the load is spelled out. They also
+ * make a load part of the masked instruction that uses it, which then waits for its mask: with data in the last-level
+ * cache that takes an eighth longer. */
 #if defined(_MSC_VER) && !defined(__clang__)
 #define LOAD_MASK(mask, suffix, p) memcpy(&(mask), (p), sizeof(mask))
 #define LOAD_FIRST(a) (void)(a)
@@ -74,7 +75,7 @@ INLINE fvec choose_by_sign(fvec a, fvec b, vec c) { return _mm512_mask_blend_ps(
 INLINE __mmask16 mask_f32(const uint8_t *keep, int i)
 {
     __mmask16 mask;
-    LOAD_MASK(mask, "w", (const uint8_t(*)[2])(keep + i / 8));
+    LOAD_MASK(mask, "w", (const uint8_t (*)[2])(keep + i / 8));
     return mask;
 }
 INLINE fvec scale_kept_f32(fvec a, fvec scale, const uint8_t *keep, int i)
@@ -106,18 +107,18 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     return f32_of_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm512_stream_ps(p, a);
     } else {
         _mm512_storeu_ps(p, a);
     }
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m256i half = _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_si256((__m256i *)p, half);
     } else {
         _mm256_storeu_si256((__m256i *)p, half);
@@ -130,26 +131,26 @@ INLINE __m512i round_bf16(fvec a)
     const __mmask16 is_odd = _mm512_test_epi32_mask(u, _mm512_set1_epi32(0x10000));
     return _mm512_add_epi32(u, _mm512_mask_blend_epi32(is_odd, _mm512_set1_epi32(0x7FFF), _mm512_set1_epi32(0x8000)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m256i upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_bf16(a), 16));
-    if (stream) {
+    if (nontemporal) {
         _mm256_stream_si256((__m256i *)p, upper);
     } else {
         _mm256_storeu_si256((__m256i *)p, upper);
     }
 }
-/* Rounded with integers: the bfloat16 instructions take subnormals for zero. */
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+/* Rounded with integers: the bfloat16 instructions treat subnormals as zero. */
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     const __m512i both = _mm512_loadu_si512(x), upper = _mm512_set1_epi32((int)0xFFFF0000);
     const __m512i even = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), scale));
     const __m512i odd = round_bf16(_mm512_mul_ps(_mm512_castsi512_ps(_mm512_and_si512(both, upper)), scale));
     const __m512i merged = _mm512_ternarylogic_epi32(upper, odd, _mm512_srli_epi32(even, 16), 0xEA);
     __mmask32 mask;
-    LOAD_MASK(mask, "d", (const uint8_t(*)[4])(keep + i / 8));
+    LOAD_MASK(mask, "d", (const uint8_t (*)[4])(keep + i / 8));
     const __m512i kept = _mm512_maskz_mov_epi16(mask, merged);
-    if (stream) {
+    if (nontemporal) {
         _mm512_stream_si512((__m512i *)y, kept);
     } else {
         _mm512_storeu_si512(y, kept);
@@ -190,9 +191,9 @@ INLINE dvec load_f64(const double *p)
     return a;
 }
 INLINE dvec widen_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm512_stream_pd(p, a);
     } else {
         _mm512_storeu_pd(p, a);

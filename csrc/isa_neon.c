@@ -27,7 +27,7 @@ INLINE vec add(vec a, vec b) { return vaddq_u64(a, b); }
 INLINE vec mul32(vec a, vec b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
 INLINE vec srl32(vec a) { return vshrq_n_u64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return veorq_u64(veorq_u64(b, c), a); }
-INLINE vec and(vec a, vec b) { return vandq_u64(a, b); }
+INLINE vec andv(vec a, vec b) { return vandq_u64(a, b); }
 INLINE vec andnot(vec a, vec b) { return vbicq_u64(a, b); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b) { return U64(vuzp1q_u32(U32(a), U32(b))); }
@@ -76,15 +76,15 @@ INLINE fvec where_nonzero_f32(fvec a, fvec b)
 INLINE fvec load_f32(const float *p) { return vld1q_f32(p); }
 INLINE fvec load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 INLINE fvec load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
-/* Compilers have no intrinsic for the paired store that hints at streaming: an ordinary store does. */
-INLINE void store_f32(float *p, fvec a, int stream)
+/* Compilers have no intrinsic for STNP, the non-temporal store of a pair: an ordinary store does. */
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     vst1q_f32(p, a);
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)));
 }
 INLINE uint32x4_t round_bf16(fvec a)
@@ -92,12 +92,12 @@ INLINE uint32x4_t round_bf16(fvec a)
     const uint32x4_t u = vreinterpretq_u32_f32(a);
     return vaddq_u32(u, vaddq_u32(vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1)), vdupq_n_u32(0x7FFF)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     vst1_u16(p, vshrn_n_u32(round_bf16(a), 16));
 }
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     static const uint16_t lane_bit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
     const uint32x4_t both = vreinterpretq_u32_u16(vld1q_u16(x));
@@ -105,7 +105,7 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
     const uint32x4_t even = round_bf16(vmulq_f32(vreinterpretq_f32_u32(vshlq_n_u32(both, 16)), scale));
     const uint32x4_t odd = round_bf16(vmulq_f32(vreinterpretq_f32_u32(vandq_u32(both, upper)), scale));
     const uint16x8_t merged = vreinterpretq_u16_u32(vsriq_n_u32(odd, even, 16));
-    (void)stream;
+    (void)nontemporal;
     vst1q_u16(y, vandq_u16(merged, vtstq_u16(vdupq_n_u16(keep[i / 8]), vld1q_u16(lane_bit))));
 }
 
@@ -132,9 +132,9 @@ INLINE dvec where_nonzero_f64(dvec a, dvec b)
 }
 INLINE dvec load_f64(const double *p) { return vld1q_f64(p); }
 INLINE dvec widen_f32(const float *p) { return vcvt_f64_f32(vld1_f32(p)); }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     vst1q_f64(p, a);
 }
 INLINE void fence(void) {}

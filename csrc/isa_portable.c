@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * isa_portable.c: the primitives in plain C11, of any byte order. What a "lane" is here, is arithmetic: lane 2j of 32
- * bits is the low half of the j-th 64, whatever the order of bytes in memory.
+ * isa_portable.c: the primitives in plain C11, for any byte order. Lanes are defined by arithmetic: lane 2j of 32 bits
+ * is the low half of lane j of 64 bits, whatever the order of bytes in memory.
  */
 #include "compiler.h"
 #include "fastdrop.h"
@@ -35,13 +35,10 @@ INLINE vec add(vec a, vec b) { return (vec){{a.v[0] + b.v[0], a.v[1] + b.v[1]}};
 INLINE vec mul32(vec a, vec b) { return (vec){{(a.v[0] & LOW) * (b.v[0] & LOW), (a.v[1] & LOW) * (b.v[1] & LOW)}}; }
 INLINE vec srl32(vec a) { return (vec){{a.v[0] >> 32, a.v[1] >> 32}}; }
 INLINE vec xor3(vec a, vec b, vec c) { return (vec){{a.v[0] ^ b.v[0] ^ c.v[0], a.v[1] ^ b.v[1] ^ c.v[1]}}; }
-INLINE vec and(vec a, vec b) { return (vec){{a.v[0] & b.v[0], a.v[1] & b.v[1]}}; }
+INLINE vec andv(vec a, vec b) { return (vec){{a.v[0] & b.v[0], a.v[1] & b.v[1]}}; }
 INLINE vec andnot(vec a, vec b) { return (vec){{a.v[0] & ~b.v[0], a.v[1] & ~b.v[1]}}; }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
-INLINE vec even32(vec a, vec b)
-{
-    return (vec){{(a.v[0] & LOW) | a.v[1] << 32, (b.v[0] & LOW) | b.v[1] << 32}};
-}
+INLINE vec even32(vec a, vec b) { return (vec){{(a.v[0] & LOW) | a.v[1] << 32, (b.v[0] & LOW) | b.v[1] << 32}}; }
 INLINE vec lo32(vec a, vec b) { return (vec){{(a.v[0] & LOW) | b.v[0] << 32, a.v[0] >> 32 | (b.v[0] & ~LOW)}}; }
 INLINE vec hi32(vec a, vec b) { return (vec){{(a.v[1] & LOW) | b.v[1] << 32, a.v[1] >> 32 | (b.v[1] & ~LOW)}}; }
 INLINE vec lo64(vec a, vec b) { return (vec){{a.v[0], b.v[0]}}; }
@@ -78,7 +75,8 @@ INLINE fvec to_f32(vec a)
 INLINE vec bits_of_f32(fvec a) { return lanes_u32(bits_of(a.v[0]), bits_of(a.v[1]), bits_of(a.v[2]), bits_of(a.v[3])); }
 INLINE fvec f32_of_bits(vec a)
 {
-    return (fvec){{float_of(lane_u32(a, 0)), float_of(lane_u32(a, 1)), float_of(lane_u32(a, 2)), float_of(lane_u32(a, 3))}};
+    return (fvec){
+        {float_of(lane_u32(a, 0)), float_of(lane_u32(a, 1)), float_of(lane_u32(a, 2)), float_of(lane_u32(a, 3))}};
 }
 
 INLINE fvec set1_f32(float a) { return (fvec){{a, a, a, a}}; }
@@ -147,14 +145,14 @@ INLINE fvec load_bf16(const uint16_t *p)
                      float_of((uint32_t)p[3] << 16)}};
     return a;
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     memcpy(p, a.v, sizeof a.v);
 }
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     for (int i = 0; i < 4; ++i) {
         p[i] = float_to_half(a.v[i]);
     }
@@ -165,16 +163,16 @@ INLINE uint32_t upper_half(float f)
     const uint32_t u = bits_of(f);
     return (u + 0x7FFF + (u >> 16 & 1)) >> 16;
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     for (int j = 0; j < 4; ++j) {
         p[j] = (uint16_t)upper_half(a.v[j]);
     }
 }
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     for (int j = 0; j < 8; ++j) {
         const uint32_t upper = upper_half(float_of((uint32_t)x[j] << 16) * scale.v[0]);
         y[j] = (uint16_t)(upper & (0 - ((unsigned)keep[i / 8] >> j & 1)));
@@ -201,19 +199,16 @@ INLINE dvec choose_f64(dvec a, dvec b, const uint8_t *keep, int i)
     const uint32_t bits = load_le32(keep) >> i;
     return (dvec){{bits & 1 ? a.v[0] : b.v[0], bits >> 1 & 1 ? a.v[1] : b.v[1]}};
 }
-INLINE dvec unless_negative_f64(dvec a)
-{
-    return (dvec){{a.v[0] <= 0.0 ? 0.0 : a.v[0], a.v[1] <= 0.0 ? 0.0 : a.v[1]}};
-}
+INLINE dvec unless_negative_f64(dvec a) { return (dvec){{a.v[0] <= 0.0 ? 0.0 : a.v[0], a.v[1] <= 0.0 ? 0.0 : a.v[1]}}; }
 INLINE dvec where_nonzero_f64(dvec a, dvec b)
 {
     return (dvec){{a.v[0] == 0.0 ? 0.0 : b.v[0], a.v[1] == 0.0 ? 0.0 : b.v[1]}};
 }
 INLINE dvec load_f64(const double *p) { return (dvec){{p[0], p[1]}}; }
 INLINE dvec widen_f32(const float *p) { return (dvec){{(double)p[0], (double)p[1]}}; }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    (void)stream;
+    (void)nontemporal;
     memcpy(p, a.v, sizeof a.v);
 }
 INLINE void fence(void) {}

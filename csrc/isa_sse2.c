@@ -25,7 +25,7 @@ INLINE vec add(vec a, vec b) { return _mm_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm_srli_epi64(a, 32); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm_xor_si128(_mm_xor_si128(b, c), a); }
-INLINE vec and(vec a, vec b) { return _mm_and_si128(a, b); }
+INLINE vec andv(vec a, vec b) { return _mm_and_si128(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm_andnot_si128(b, a); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b)
@@ -78,19 +78,19 @@ INLINE fvec load_bf16(const uint16_t *p)
 {
     return f32_of_bits(_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p)));
 }
-INLINE void store_f32(float *p, fvec a, int stream)
+INLINE void store_f32(float *p, fvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_ps(p, a);
     } else {
         _mm_storeu_ps(p, a);
     }
 }
-/* Four elements of two bytes fill no streaming store, which begins at 16. */
-INLINE void store_f16(uint16_t *p, fvec a, int stream)
+/* Four elements of two bytes do not fill a non-temporal store from a vector, which takes 16 bytes. */
+INLINE void store_f16(uint16_t *p, fvec a, int nontemporal)
 {
     float lanes[4];
-    (void)stream;
+    (void)nontemporal;
     _mm_storeu_ps(lanes, a);
     for (int i = 0; i < 4; ++i) {
         p[i] = float_to_half(lanes[i]);
@@ -102,13 +102,13 @@ INLINE __m128i round_bf16(fvec a)
     const __m128i odd = _mm_and_si128(_mm_srli_epi32(u, 16), _mm_set1_epi32(1));
     return _mm_add_epi32(u, _mm_add_epi32(odd, _mm_set1_epi32(0x7FFF)));
 }
-INLINE void store_bf16(uint16_t *p, fvec a, int stream)
+INLINE void store_bf16(uint16_t *p, fvec a, int nontemporal)
 {
     const __m128i upper = _mm_srai_epi32(round_bf16(a), 16);
-    (void)stream;
+    (void)nontemporal;
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi32(upper, upper));
 }
-INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int stream)
+INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const uint8_t *keep, int i, int nontemporal)
 {
     const __m128i both = _mm_loadu_si128((const __m128i *)x), upper = _mm_set1_epi32((int)0xFFFF0000);
     const __m128i even = round_bf16(_mm_mul_ps(_mm_castsi128_ps(_mm_slli_epi32(both, 16)), scale));
@@ -117,7 +117,7 @@ INLINE void scale_kept_bf16(const uint16_t *x, uint16_t *y, fvec scale, const ui
     const __m128i lane_bit = _mm_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128);
     const __m128i bits = _mm_and_si128(_mm_set1_epi16(keep[i / 8]), lane_bit);
     const __m128i kept = _mm_and_si128(merged, _mm_cmpeq_epi16(bits, lane_bit));
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_si128((__m128i *)y, kept);
     } else {
         _mm_storeu_si128((__m128i *)y, kept);
@@ -145,9 +145,9 @@ INLINE dvec unless_negative_f64(dvec a) { return _mm_and_pd(_mm_cmpnle_pd(a, _mm
 INLINE dvec where_nonzero_f64(dvec a, dvec b) { return _mm_and_pd(_mm_cmpneq_pd(a, _mm_setzero_pd()), b); }
 INLINE dvec load_f64(const double *p) { return _mm_loadu_pd(p); }
 INLINE dvec widen_f32(const float *p) { return _mm_setr_pd((double)p[0], (double)p[1]); }
-INLINE void store_f64(double *p, dvec a, int stream)
+INLINE void store_f64(double *p, dvec a, int nontemporal)
 {
-    if (stream) {
+    if (nontemporal) {
         _mm_stream_pd(p, a);
     } else {
         _mm_storeu_pd(p, a);

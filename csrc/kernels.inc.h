@@ -5,7 +5,7 @@
  * An isa_*.c file defines ISA, LANES, the types vec, fvec, dvec and the primitives, and includes this file, which
  * exports one table of kernels. Primitives, in the order in which each of those files gives them:
  *
- *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 xor3 and andnot clear
+ *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 xor3 andv andnot clear
  *                  even32 lo32 hi32 lo64 hi64 nonzero
  *   32-bit lanes   set1_u32 sub_u32 srl_u32 sll_u32 to_f32 bits_of_f32 f32_of_bits
  *   float32        set1_f32 add_f32 mul_f32 sqrt_f32 flip_sign choose_by_sign
@@ -17,21 +17,23 @@
  *   memory         fence
  *
  * andnot(a, b) is a & ~b and clear(a, b, c) is a & ~(b & ~c). even32(a, b) puts, in each 128-bit group, the even 32-bit
- * lanes of a before those of b; lo32, hi32, lo64 and hi64 interleave the lower or upper half of each group. nonzero gives
- * a bit for each of LANES words in memory.
+ * lanes of a before those of b; lo32, hi32, lo64 and hi64 interleave the lower or upper half of each group. nonzero
+ * gives a bit for each of LANES words of 64 bits in memory.
  *
- * to_f32 converts signed integers, and the two that follow it reinterpret. flip_sign(a, b) is a with its sign bits xored
- * with b's, of which the other bits are 0; choose_by_sign(a, b, c) is a where the upper bit of c is set, else b.
+ * to_f32 converts signed integers, and the two that follow it reinterpret. flip_sign(a, b) is a with its sign bits
+ * xored with b's, whose other bits are 0; choose_by_sign(a, b, c) is a where the upper bit of c is set, else b.
  *
  * scale_kept(a, scale, keep, i) multiplies the lanes whose bits are set, from bit i on of the four bytes at keep, and
  * zeroes the others; choose(a, b, keep, i) takes a's lanes where they are set, else b's. unless_negative(a) zeroes the
  * lanes with a <= 0, where_nonzero(a, b) those of b with a == 0; a NaN is neither. scale_kept_bf16 goes from memory to
- * memory. widen_f32 loads LANES numbers of float32 as float64. A store with `stream` bypasses the caches, where there is
- * such a store; fence makes those visible to other threads.
+ * memory. widen_f32 loads LANES numbers of float32 as float64. With `nontemporal`, a store bypasses the caches if the
+ * instruction set has such a store; fence makes those visible to other threads.
  */
 #define CONCAT_(a, b) fd_##a##_##b
 #define CONCAT(a, b) CONCAT_(a, b)
 #define NAME(what) CONCAT(what, ISA)
+
+#include "operands.h"
 
 #include "philox.inc.h"
 #include "planes.inc.h"
@@ -40,8 +42,8 @@
 
 typedef void apply_function(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *operands);
 
-/* Draw a part and apply it, and so on. To do both at once is faster by up to a fifth, but a function of 8 KiB for each
- * operation and dtype: float32 has them, and plain dropout. */
+/* Draw a part and apply it, and so on. Doing both at once is faster by up to a fifth, but costs a function of 8 KiB for
+ * each operation and dtype: float32 has those, and plain dropout. */
 static void NAME(draw_then_apply)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *operands,
                                   size_t size, apply_function *apply)
 {
@@ -60,29 +62,29 @@ static void NAME(draw_then_apply)(const fd_draw *draw, uint64_t start, size_t n,
     }
 }
 
-#define DEFINE_APPLY(op, name, dtype, size)                                                                           \
-    static void NAME(apply_##name##_##dtype)(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *o)     \
-    {                                                                                                                 \
-        apply_given(bits, first, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                            \
+#define DEFINE_APPLY(op, name, dtype, size)                                                                            \
+    static void NAME(apply_##name##_##dtype)(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *o)      \
+    {                                                                                                                  \
+        apply_given(bits, first, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                          \
     }
-#define DEFINE_AT_ONCE(op, name, dtype, size)                                                                         \
-    DEFINE_APPLY(op, name, dtype, size)                                                                               \
-    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)             \
-    {                                                                                                                 \
-        draw_and_apply(draw, start, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                         \
+#define DEFINE_AT_ONCE(op, name, dtype, size)                                                                          \
+    DEFINE_APPLY(op, name, dtype, size)                                                                                \
+    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)              \
+    {                                                                                                                  \
+        draw_and_apply(draw, start, n, (pass){op, *o, 8 * size, 8 * size, group_##dtype, 0, 0});                       \
     }
-#define DEFINE_IN_TURN(op, name, dtype, size)                                                                         \
-    DEFINE_APPLY(op, name, dtype, size)                                                                               \
-    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)             \
-    {                                                                                                                 \
-        NAME(draw_then_apply)(draw, start, n, o, size, NAME(apply_##name##_##dtype));                                 \
+#define DEFINE_IN_TURN(op, name, dtype, size)                                                                          \
+    DEFINE_APPLY(op, name, dtype, size)                                                                                \
+    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)              \
+    {                                                                                                                  \
+        NAME(draw_then_apply)(draw, start, n, o, size, NAME(apply_##name##_##dtype));                                  \
     }
-#define DEFINE_WITH_NORMALS(op, name, dtype, size)                                                                    \
-    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)             \
-    {                                                                                                                 \
-        draw_normals_and_apply(op, draw, start, n, o, size, unit_##dtype);                                            \
+#define DEFINE_WITH_NORMALS(op, name, dtype, size)                                                                     \
+    static void NAME(name##_##dtype)(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o)              \
+    {                                                                                                                  \
+        draw_normals_and_apply(op, draw, start, n, o, size, unit_##dtype);                                             \
     }
-#define FOR_ALL_DTYPES(define, define_f32, op, name)                                                                  \
+#define FOR_ALL_DTYPES(define, define_f32, op, name)                                                                   \
     define(op, name, f16, 2) define(op, name, bf16, 2) define_f32(op, name, f32, 4) define(op, name, f64, 8)
 
 FOR_ALL_DTYPES(DEFINE_AT_ONCE, DEFINE_AT_ONCE, FD_DROPOUT, dropout)
@@ -91,7 +93,7 @@ FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_AT_ONCE, FD_BIAS_DROPOUT_ADD, bias_dropout
 FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_AT_ONCE, FD_RELU_DROPOUT, relu_dropout)
 FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_IN_TURN, FD_RELU_BACKWARD, relu_backward)
 FOR_ALL_DTYPES(DEFINE_IN_TURN, DEFINE_AT_ONCE, FD_ALPHA_DROPOUT, alpha_dropout)
-/* Elements move as they are, and halves through the widening that has no arithmetic. */
+/* Elements move as they are, so float16 takes bfloat16's kernels, whose widening has no arithmetic. */
 DEFINE_IN_TURN(FD_ZONEOUT, zoneout, bf16, 2)
 DEFINE_AT_ONCE(FD_ZONEOUT, zoneout, f32, 4)
 DEFINE_IN_TURN(FD_ZONEOUT, zoneout, f64, 8)
@@ -102,6 +104,7 @@ FOR_ALL_DTYPES(DEFINE_WITH_NORMALS, DEFINE_WITH_NORMALS, FD_GAUSSIAN_NOISE, gaus
 #define TEXT_(a) #a
 #define TEXT(a) TEXT_(a)
 
+/* clang-format off */
 const fd_kernels CONCAT(kernels, ISA) = {
     .name = TEXT(ISA),
     .philox = NAME(philox),
@@ -125,9 +128,11 @@ const fd_kernels CONCAT(kernels, ISA) = {
         [FD_RELU_DROPOUT] = ROW(apply_relu_dropout),
         [FD_RELU_BACKWARD] = ROW(apply_relu_backward),
         [FD_ALPHA_DROPOUT] = ROW(apply_alpha_dropout),
-        [FD_ZONEOUT] = {NAME(apply_zoneout_bf16), NAME(apply_zoneout_bf16), NAME(apply_zoneout_f32), NAME(apply_zoneout_f64)},
+        [FD_ZONEOUT] = {NAME(apply_zoneout_bf16), NAME(apply_zoneout_bf16), NAME(apply_zoneout_f32),
+                        NAME(apply_zoneout_f64)},
     },
 };
+/* clang-format on */
 
 #undef TEXT
 #undef TEXT_

@@ -2,14 +2,14 @@
  *
  * normals.inc.h: from Philox blocks to normal numbers, and those applied to elements.
  *
- * Logarithm, sine and cosine are polynomials, so that all is made of additions, multiplications and square roots in
- * float32, which IEEE 754 defines to the last bit. Nothing is fused. Their coefficients are minimax fits: the logarithm
- * is within 1.4e-6 of the true one, relatively, sine and cosine within 6e-7 and 7e-8, absolutely. The largest number is
- * 6.66, which one in 10^11 should exceed.
+ * Logarithm, sine and cosine are polynomials, so that everything is made of additions, multiplications and square roots
+ * in float32, which IEEE 754 defines to the last bit. Nothing is fused. The coefficients are minimax fits: the relative
+ * error of the logarithm is within 1.4e-6, the absolute errors of sine and cosine are within 6e-7 and 7e-8. The largest
+ * number is 6.66, which one in 10^11 should exceed.
  */
 
 enum {
-    UNIT = 64,                        /* elements whose normals come from the same 16 blocks */
+    UNIT = 64, /* elements whose normals come from the same 16 blocks */
     UNIT_BLOCKS = 16,
     NORMAL_DOMAIN = 16,
 };
@@ -31,14 +31,14 @@ INLINE fvec polynomial(fvec x, const float *coefficients, int degree)
     return y;
 }
 
-/* sqrt(-2 ln u). The multiple of 2^-31 is split into 2^k * (1 + f), with 1 + f from sqrt(1/2) to sqrt(2); -2 ln (1 + f) is
- * f times a polynomial, so that nothing cancels where u is near 1. */
+/* sqrt(-2 ln u). The multiple of 2^-31 is split into 2^k * (1 + f), with 1 + f from sqrt(1/2) to sqrt(2). Then
+ * -2 ln (1 + f) is f times a polynomial, so that nothing cancels where u is near 1. */
 INLINE fvec radius(vec word)
 {
-    static const float log_coefficients[] = {-2.00000175f,   1.00002797f, -0.66632059f, 0.49793585f,
+    static const float log_coefficients[] = {-2.00000175f, 1.00002797f, -0.66632059f, 0.49793585f,
                                              -0.40909511f, 0.37565461f, -0.24421963f};
     const vec u = sub_u32(bits_of_f32(add_f32(to_f32(srl_u32(word, 1)), set1_f32(0.5f))), set1_u32(31u << 23));
-    const vec k = and(sub_u32(u, set1_u32(0x3F3504F3)), set1_u32(0xFF800000));
+    const vec k = andv(sub_u32(u, set1_u32(0x3F3504F3)), set1_u32(0xFF800000));
     const fvec f = add_f32(f32_of_bits(sub_u32(u, k)), set1_f32(-1.0f));
     const fvec from_k = mul_f32(to_f32(k), set1_f32(-1.3862944f / 8388608.0f));
     return sqrt_f32(add_f32(from_k, mul_f32(f, polynomial(f, log_coefficients, 6))));
@@ -89,25 +89,24 @@ INLINE dvec perturbed_f64(fd_op op, dvec x, dvec scale, const float *normals)
 
 typedef void unit_function(fd_op op, const void *x, void *y, double scale, const float normals[UNIT]);
 
-#define DEFINE_UNIT_FUNCTION(dtype, element, arithmetic, lanes)                                                       \
-    INLINE void unit_##dtype(fd_op op, const void *x, void *y, double scale, const float normals[UNIT])               \
-    {                                                                                                                 \
-        for (int i = 0; i < UNIT; i += lanes) {                                                                       \
-            store_##dtype((element *)y + i,                                                                           \
-                          perturbed_##arithmetic(op, load_##dtype((const element *)x + i),                            \
-                                                 number_##arithmetic(scale), normals + i), 0);                      \
-        }                                                                                                             \
+#define DEFINE_UNIT_FUNCTION(dtype, element, arithmetic, vector, lanes)                                                \
+    INLINE void unit_##dtype(fd_op op, const void *x, void *y, double scale, const float normals[UNIT])                \
+    {                                                                                                                  \
+        for (int i = 0; i < UNIT; i += lanes) {                                                                        \
+            const vector factor = number_##arithmetic(scale), in = load_##dtype((const element *)x + i);               \
+            store_##dtype((element *)y + i, perturbed_##arithmetic(op, in, factor, normals + i), 0);                   \
+        }                                                                                                              \
     }
 
-DEFINE_UNIT_FUNCTION(f16, uint16_t, f32, F32_LANES)
-DEFINE_UNIT_FUNCTION(bf16, uint16_t, f32, F32_LANES)
-DEFINE_UNIT_FUNCTION(f32, float, f32, F32_LANES)
-DEFINE_UNIT_FUNCTION(f64, double, f64, F64_LANES)
+DEFINE_UNIT_FUNCTION(f16, uint16_t, f32, fvec, F32_LANES)
+DEFINE_UNIT_FUNCTION(bf16, uint16_t, f32, fvec, F32_LANES)
+DEFINE_UNIT_FUNCTION(f32, float, f32, fvec, F32_LANES)
+DEFINE_UNIT_FUNCTION(f64, double, f64, dvec, F64_LANES)
 
 #undef DEFINE_UNIT_FUNCTION
 
-/* Whole units go from memory to memory; at the ends, through a copy. The generator takes so much longer than memory that
- * streaming stores would gain nothing. */
+/* Whole units go from memory to memory, and parts of units at the ends through a copy. The generator takes so much
+ * longer than memory that non-temporal stores would gain nothing. */
 INLINE void draw_normals_and_apply(fd_op op, const fd_draw *draw, uint64_t start, size_t n, const fd_operands *o,
                                    size_t size, unit_function *perturb)
 {

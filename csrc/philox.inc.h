@@ -5,8 +5,8 @@
  * A word stands in the low half of a 64-bit lane and the high half holds anything: mul32 multiplies low halves into
  * the whole lane, so a round needs no shuffle. Two vectors side by side hide the latency of the multiply.
  *
- * What a loop around philox() leaves constant, the compiler moves out of it: along the planes of a block only the
- * fourth counter word changes, and a fifth of all multiplies is saved without a line about it here.
+ * The compiler moves out of a loop around philox() what stays constant in it. Along the planes of a block only the
+ * fourth counter word changes, so a fifth of all multiplies is saved without a line of code here.
  */
 
 enum { PAIR = 2, PHILOX_ROUNDS = 10 };
@@ -16,7 +16,7 @@ typedef struct {
     uint64_t k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
 } round_keys;
 
-/* The four words of 2 * LANES blocks: counters first, results in the end. */
+/* The four words of 2 * LANES blocks: first counters, in the end results. */
 typedef struct {
     vec w0[PAIR], w1[PAIR], w2[PAIR], w3[PAIR];
 } blocks;

@@ -7,10 +7,10 @@
  */
 
 enum {
-    BLOCK = 128,                      /* elements whose plane bits one block holds */
-    TILE = 2048,                      /* elements drawn at a time: large enough to share the tails' Philox */
-    GROUPS = LANES / 2,               /* 128-bit groups of a vector */
-    STEP = 2 * LANES * BLOCK,         /* elements that one philox() decides, 1 / STEPS of a tile */
+    BLOCK = 128,              /* elements whose plane bits one block holds */
+    TILE = 2048,              /* elements drawn at a time: large enough to share the tails' Philox */
+    GROUPS = LANES / 2,       /* 128-bit groups of a vector */
+    STEP = 2 * LANES * BLOCK, /* elements that one philox() decides, 1 / STEPS of a tile */
     STEPS = TILE / STEP,
     PLANES = 8,
     TAIL_DOMAIN = 8,
@@ -21,11 +21,11 @@ enum {
 typedef struct {
     round_keys keys;
     uint64_t call_low;
-    uint64_t call_high;  /* with domain 0 */
-    uint32_t threshold;  /* D mod 2^32 */
-    int all_dropped;     /* D is 2^32 */
-    int planes;          /* down to the last set bit of D: 1 for rate 0.5, 3 for 0.125, 0 where nothing is random */
-    int has_tail;        /* D has bits below the planes */
+    uint64_t call_high; /* with domain 0 */
+    uint32_t threshold; /* D mod 2^32 */
+    int all_dropped;    /* D is 2^32 */
+    int planes;         /* down to the last set bit of D: 1 for rate 0.5, 3 for 0.125, 0 where nothing is random */
+    int has_tail;       /* D has bits below the planes */
 } plan;
 
 INLINE plan make_plan(const fd_draw *draw)
@@ -82,7 +82,7 @@ INLINE void compare_plane(comparison *c, const plan *p, const vec index[PAIR], i
         for (int r = 0; r < 4; ++r) {
             const vec bits = even32(words[r][0], words[r][1]);
             c->kept[r] = clear(c->kept[r], c->undecided[r], bits);
-            c->undecided[r] = and(c->undecided[r], bits);
+            c->undecided[r] = andv(c->undecided[r], bits);
         }
     } else {
         for (int r = 0; r < 4; ++r) {

@@ -2,21 +2,23 @@
  *
  * walk.c: a whole array of any number of dimensions, as runs that kernels take.
  *
- * A run is a row of elements whose indices follow each other, or are all the same. Long ones go to a kernel as they are.
- * The keep bits of short ones are put together first, because a kernel earns its start only over some hundred elements.
+ * A run is a row of elements whose indices follow each other, or are all the same. Long ones go to a kernel as they
+ * are. The keep bits of short ones are collected first, because starting a kernel pays only from some hundred elements
+ * on.
  */
 #include "compiler.h"
 #include "fastdrop.h"
+#include "operands.h"
 
 enum {
-    LONG = 1024,                      /* elements of a run that goes to a kernel by itself */
-    PART = 4096,                      /* elements whose bits are put together */
-    SLACK = 8,                        /* bytes that put_bits() may write behind the last bit */
+    LONG = 1024, /* elements of a run that goes to a kernel by itself */
+    PART = 4096, /* elements whose bits are collected */
+    SLACK = 8,   /* bytes that put_bits() may write behind the last bit */
 };
 
 static const size_t sizes[FD_NUM_DTYPES] = {[FD_F16] = 2, [FD_BF16] = 2, [FD_F32] = 4, [FD_F64] = 8};
 
-/* The place of the next element. */
+/* The next element: its coordinates, and its index. */
 typedef struct {
     int64_t at[FD_MAX_DIMS];
     int64_t index;
@@ -26,78 +28,72 @@ typedef struct {
 typedef struct {
     int64_t index;
     size_t n;
-    int is_repeated;                  /* all have the same index */
+    int is_repeated; /* all have the same index */
 } run;
 
-static int is_long(run r)
-{
-    return r.n >= LONG;
-}
+static int is_long(run r) { return r.n >= LONG; }
 
-static cursor cursor_at(const fd_places *p, int64_t element)
+static cursor cursor_at(const fd_index_map *map, int64_t element)
 {
     cursor c;
-    c.index = p->offset + (p->ndim == 0 ? element : 0);
-    for (int d = p->ndim - 1; d >= 0; --d) {
-        c.at[d] = element % p->shape[d];
-        element /= p->shape[d];
-        c.index += c.at[d] * p->stride[d];
+    c.index = map->offset + (map->ndim == 0 ? element : 0);
+    for (int d = map->ndim - 1; d >= 0; --d) {
+        c.at[d] = element % map->shape[d];
+        element /= map->shape[d];
+        c.index += c.at[d] * map->stride[d];
     }
     return c;
 }
 
-/* At most so many elements. A kernel that takes normals has no way to repeat one: it gets such elements one by one. */
-static run next_run(const fd_places *p, const cursor *c, size_t most, int may_repeat)
+/* The next run, of at most `most` elements. A kernel that draws normals cannot repeat one: it gets those one by one. */
+static run next_run(const fd_index_map *map, const cursor *c, size_t most, int may_repeat)
 {
     run r = {c->index, most, 0};
-    if (p->ndim > 0) {
-        const int last = p->ndim - 1;
-        const size_t left = (size_t)(p->shape[last] - c->at[last]);
-        r.is_repeated = may_repeat && p->stride[last] == 0;
-        const size_t n = r.is_repeated || p->stride[last] == 1 ? left : 1;
+    if (map->ndim > 0) {
+        const int last = map->ndim - 1;
+        const size_t left = (size_t)(map->shape[last] - c->at[last]);
+        r.is_repeated = may_repeat && map->stride[last] == 0;
+        const size_t n = r.is_repeated || map->stride[last] == 1 ? left : 1;
         r.n = n < most ? n : most;
     }
     return r;
 }
 
-/* Go on by n along dimension d, up to its end; those behind it are at their beginning. */
-static void advance_along(const fd_places *p, cursor *c, int d, size_t n)
+/* Advance by n along dimension d, at most to its end; the dimensions behind it are at their beginning. */
+static void advance_along(const fd_index_map *map, cursor *c, int d, size_t n)
 {
     c->at[d] += (int64_t)n;
-    c->index += (int64_t)n * p->stride[d];
-    for (int outer = d - 1; outer >= 0 && c->at[outer + 1] == p->shape[outer + 1]; --outer) {
-        c->index += p->stride[outer] - c->at[outer + 1] * p->stride[outer + 1];
+    c->index += (int64_t)n * map->stride[d];
+    for (int outer = d - 1; outer >= 0 && c->at[outer + 1] == map->shape[outer + 1]; --outer) {
+        c->index += map->stride[outer] - c->at[outer + 1] * map->stride[outer + 1];
         c->at[outer + 1] = 0;
         ++c->at[outer];
     }
 }
 
-static void advance(const fd_places *p, cursor *c, size_t n)
+static void advance(const fd_index_map *map, cursor *c, size_t n)
 {
-    if (p->ndim == 0) {
+    if (map->ndim == 0) {
         c->index += (int64_t)n;
     } else {
-        advance_along(p, c, p->ndim - 1, n);
+        advance_along(map, c, map->ndim - 1, n);
     }
 }
 
-static int given_bit(const fd_places *p, size_t index)
-{
-    return p->bits[index / 8] >> index % 8 & 1;
-}
+static int given_bit(const fd_index_map *map, size_t index) { return map->bits[index / 8] >> index % 8 & 1; }
 
 static int is_kept(const fd_job *job, int64_t index)
 {
     uint8_t bit;
-    if (job->places.bits != NULL) {
-        return given_bit(&job->places, (size_t)index);
+    if (job->map.bits != NULL) {
+        return given_bit(&job->map, (size_t)index);
     }
     job->kernels->keep_bits(&job->draw, (uint64_t)index, 1, &bit);
     return bit;
 }
 
-/* Put n bits at bit `at` of a string, from bit `first` on of another that ends before `end`. What stood behind them is
- * lost, up to SLACK bytes more. */
+/* Put n bits at bit `at` of a string, from bit `first` on of another that ends before `end`. Up to SLACK bytes
+ * behind them are overwritten. */
 static void put_bits(uint8_t *to, size_t at, const uint8_t *from, size_t first, size_t n, const uint8_t *end)
 {
     while (n > 0) {
@@ -117,7 +113,7 @@ static void put_bits(uint8_t *to, size_t at, const uint8_t *from, size_t first, 
     }
 }
 
-/* The same with n bits that are all the same. */
+/* The same with n equal bits. */
 static void put_same(uint8_t *to, size_t at, int bit, size_t n)
 {
     const uint64_t same = bit ? ~UINT64_C(0) : 0;
@@ -129,96 +125,98 @@ static void put_same(uint8_t *to, size_t at, int bit, size_t n)
     }
 }
 
-/* How many whole runs of one given decision each come next, as of channels that come first, in at most n elements. */
-static size_t whole_runs(const fd_places *p, const cursor *c, size_t n)
+/* How many whole runs that repeat one given bit come next within n elements, as where channels come first. */
+static size_t whole_runs(const fd_index_map *map, const cursor *c, size_t n)
 {
-    const int last = p->ndim - 1;
-    if (last < 1 || p->bits == NULL || p->stride[last] != 0 || p->stride[last - 1] != 1 || c->at[last] != 0) {
+    const int last = map->ndim - 1;
+    if (last < 1 || map->bits == NULL || map->stride[last] != 0 || map->stride[last - 1] != 1 || c->at[last] != 0) {
         return 0;
     }
-    const size_t fit = n / (size_t)p->shape[last], left = (size_t)(p->shape[last - 1] - c->at[last - 1]);
+    const size_t fit = n / (size_t)map->shape[last], left = (size_t)(map->shape[last - 1] - c->at[last - 1]);
     return left < fit ? left : fit;
 }
 
-/* Their keep bits, from bit `at` on; returns how many elements those are. */
-static size_t repeat_bits(const fd_places *p, cursor *c, size_t n, size_t at, uint8_t *bits)
+/* Put their keep bits at bit `at`; returns how many elements those are. */
+static size_t repeat_bits(const fd_index_map *map, cursor *c, size_t n, size_t at, uint8_t *bits)
 {
-    const size_t runs = whole_runs(p, c, n);
+    const size_t runs = whole_runs(map, c, n);
     if (runs == 0) {
         return 0;
     }
-    const int last = p->ndim - 1;
-    const size_t length = (size_t)p->shape[last];
+    const int last = map->ndim - 1;
+    const size_t length = (size_t)map->shape[last];
     for (size_t i = 0; i < runs; ++i) {
-        put_same(bits, at + i * length, given_bit(p, (size_t)c->index + i), length);
+        put_same(bits, at + i * length, given_bit(map, (size_t)c->index + i), length);
     }
-    advance_along(p, c, last - 1, runs);
+    advance_along(map, c, last - 1, runs);
     return runs * length;
 }
 
-/* How many of them are decided alike, and can be set or cleared as one. */
-static size_t runs_alike(const fd_places *p, const cursor *c, size_t n)
+/* How many of them, from the first on, share one decision and can be done as one run. */
+static size_t equal_runs(const fd_index_map *map, const cursor *c, size_t n)
 {
-    const size_t runs = whole_runs(p, c, n), index = (size_t)c->index;
-    size_t alike = runs > 0;
-    while (alike < runs && given_bit(p, index + alike) == given_bit(p, index)) {
-        ++alike;
+    const size_t runs = whole_runs(map, c, n), index = (size_t)c->index;
+    size_t equal = runs > 0;
+    while (equal < runs && given_bit(map, index + equal) == given_bit(map, index)) {
+        ++equal;
     }
-    return alike;
+    return equal;
 }
 
-/* The keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
+/* Collect the keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
 static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[PART / 8 + SLACK])
 {
-    const fd_places *const p = &job->places;
+    const fd_index_map *const map = &job->map;
     size_t done = 0;
     while (done < n) {
-        const run r = next_run(p, c, n - done, 1);
+        const run r = next_run(map, c, n - done, 1);
         if (is_long(r)) {
             break;
         }
-        const size_t repeated = repeat_bits(p, c, n - done, done, bits);
+        const size_t repeated = repeat_bits(map, c, n - done, done, bits);
         if (repeated > 0) {
             done += repeated;
             continue;
         }
         if (r.is_repeated) {
             put_same(bits, done, is_kept(job, r.index), r.n);
-        } else if (p->bits != NULL) {
-            put_bits(bits, done, p->bits, (size_t)r.index, r.n, p->bits + p->bytes);
+        } else if (map->bits != NULL) {
+            put_bits(bits, done, map->bits, (size_t)r.index, r.n, map->bits + map->bytes);
         } else {
             uint8_t drawn[LONG / 8];
             job->kernels->keep_bits(&job->draw, (uint64_t)r.index, r.n, drawn);
             put_bits(bits, done, drawn, 0, r.n, drawn + (r.n + 7) / 8);
         }
-        advance(p, c, r.n);
+        advance(map, c, r.n);
         done += r.n;
     }
     return done;
 }
 
-/* How many elements from the next on, at most n, repeat the decisions of a short row, as where channels come last: whole
+/* How many of the next n elements repeat the decisions of a short row, as where channels come last: a number of whole
  * rows, or 0. */
-static size_t periodic(const fd_places *p, const cursor *c, size_t n)
+static size_t periodic(const fd_index_map *map, const cursor *c, size_t n)
 {
-    const int last = p->ndim - 1;
-    if (last < 1 || p->stride[last] != 1 || p->stride[last - 1] != 0 || c->at[last] != 0 || p->shape[last] >= LONG) {
+    const int last = map->ndim - 1;
+    if (last < 1 || map->stride[last] != 1 || map->stride[last - 1] != 0 || c->at[last] != 0 ||
+        map->shape[last] >= LONG) {
         return 0;
     }
-    const size_t row = (size_t)p->shape[last], rows = (size_t)(p->shape[last - 1] - c->at[last - 1]);
+    const size_t row = (size_t)map->shape[last], rows = (size_t)(map->shape[last - 1] - c->at[last - 1]);
     return (rows < n / row ? rows : n / row) * row;
 }
 
 static void apply_run(const fd_job *job, run r, const fd_operands *o)
 {
     if (!r.is_repeated) {
-        if (job->places.bits != NULL) {
-            job->kernels->apply[job->op][job->dtype](job->places.bits, (uint64_t)r.index, r.n, o);
+        if (job->map.bits != NULL) {
+            job->kernels->apply[job->op][job->dtype](job->map.bits, (uint64_t)r.index, r.n, o);
         } else {
             job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)r.index, r.n, o);
         }
         return;
     }
+    /* clang-format off */
     static const uint8_t none[4096], all[] = {
 #define ONES_8 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF
 #define ONES_64 ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8, ONES_8
@@ -228,6 +226,7 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
 #undef ONES_64
 #undef ONES_8
     };
+    /* clang-format on */
     const int kept = is_kept(job, r.index);
     if (!kept && job->op == FD_DROPOUT) {
         memset(o->y, 0, r.n * sizes[job->dtype]);
@@ -240,11 +239,11 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
     }
 }
 
-/* Elements that repeat the decisions of a row: its bits are put together as often as there is place for. */
+/* Apply to elements that repeat the decisions of a row. Its bits are copied as often as there is room. */
 static void apply_periodic(const fd_job *job, cursor *c, size_t n, const fd_operands *o)
 {
     uint8_t bits[PART / 8 + SLACK];
-    const size_t row = (size_t)job->places.shape[job->places.ndim - 1];
+    const size_t row = (size_t)job->map.shape[job->map.ndim - 1];
     cursor first = *c;
     size_t filled = collect_bits(job, &first, row, bits);
     while (filled + row <= PART && filled < n) {
@@ -256,36 +255,36 @@ static void apply_periodic(const fd_job *job, cursor *c, size_t n, const fd_oper
         const fd_operands part = operands_at(o, done, sizes[job->dtype]);
         job->kernels->apply[job->op][job->dtype](bits, 0, n - done < filled ? n - done : filled, &part);
     }
-    advance_along(&job->places, c, job->places.ndim - 2, n / row);
+    advance_along(&job->map, c, job->map.ndim - 2, n / row);
 }
 
 void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands)
 {
-    if (job->places.ndim == 0) {
-        apply_run(job, (run){job->places.offset + first, n, 0}, operands);
+    if (job->map.ndim == 0) {
+        apply_run(job, (run){job->map.offset + first, n, 0}, operands);
         return;
     }
     const int takes_bits = job->kernels->apply[job->op][job->dtype] != NULL;
-    cursor c = cursor_at(&job->places, first);
+    cursor c = cursor_at(&job->map, first);
     for (size_t done = 0, part; done < n; done += part) {
         const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
-        const run r = next_run(&job->places, &c, n - done, takes_bits);
-        if (takes_bits && (part = periodic(&job->places, &c, n - done)) > 0) {
+        const run r = next_run(&job->map, &c, n - done, takes_bits);
+        if (takes_bits && (part = periodic(&job->map, &c, n - done)) > 0) {
             apply_periodic(job, &c, part, &o);
         } else if (takes_bits && !is_long(r) && r.n < n - done) {
             uint8_t bits[PART / 8 + SLACK];
             part = collect_bits(job, &c, n - done < PART ? n - done : PART, bits);
             job->kernels->apply[job->op][job->dtype](bits, 0, part, &o);
         } else {
-            const size_t alike = takes_bits ? runs_alike(&job->places, &c, n - done) : 0;
-            if (alike > 1) {
-                part = alike * r.n;
+            const size_t runs = takes_bits ? equal_runs(&job->map, &c, n - done) : 0;
+            if (runs > 1) {
+                part = runs * r.n;
                 apply_run(job, (run){r.index, part, 1}, &o);
-                advance_along(&job->places, &c, job->places.ndim - 2, alike);
+                advance_along(&job->map, &c, job->map.ndim - 2, runs);
             } else {
                 part = r.n;
                 apply_run(job, r, &o);
-                advance(&job->places, &c, r.n);
+                advance(&job->map, &c, r.n);
             }
         }
     }
@@ -293,19 +292,19 @@ void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *oper
 
 void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools)
 {
-    cursor c = cursor_at(&job->places, first);
+    cursor c = cursor_at(&job->map, first);
     for (size_t done = 0; done < n;) {
-        const run r = next_run(&job->places, &c, n - done, 1);
+        const run r = next_run(&job->map, &c, n - done, 1);
         if (r.is_repeated) {
             memset(bools + done, is_kept(job, r.index), r.n);
-        } else if (job->places.bits != NULL) {
+        } else if (job->map.bits != NULL) {
             for (size_t i = 0; i < r.n; ++i) {
-                bools[done + i] = (uint8_t)given_bit(&job->places, (size_t)r.index + i);
+                bools[done + i] = (uint8_t)given_bit(&job->map, (size_t)r.index + i);
             }
         } else {
             job->kernels->keep_bools(&job->draw, (uint64_t)r.index, r.n, bools + done);
         }
-        advance(&job->places, &c, r.n);
+        advance(&job->map, &c, r.n);
         done += r.n;
     }
 }

@@ -13,13 +13,13 @@
  *     bools   KERNEL key call threshold start n at_y
  *     draw    KERNEL key call threshold start n WORK
  *     apply   KERNEL first n WORK
- *     walk    KERNEL PLACES WORK
- *     keep    KERNEL PLACES at_y seed
+ *     walk    KERNEL MAP WORK
+ *     keep    KERNEL MAP at_y seed
  *
- * PLACES is "key call threshold offset DIMENSIONS bytes first n": the arguments of fd_walk(), with LENGTHxSTRIDE,...
+ * MAP is "key call threshold offset DIMENSIONS bytes first n": the arguments of fd_walk(), with LENGTHxSTRIDE,...
  * for the dimensions, or - for none, and with so many bytes of given keep bits, or 0 for drawn ones.
  *
- * WORK is "op dtype at_x at_other at_bias at_y period bias_at scale shift fill stream wild seed". An at_... is the
+ * WORK is "op dtype at_x at_other at_bias at_y period bias_at scale shift fill nontemporal wild seed". An at_... is the
  * distance, in elements, of an array from an address that is a multiple of 64, or -1 for y itself. Numbers may be
  * hexadecimal floats. A request that cannot be read ends the program.
  *
@@ -36,8 +36,8 @@
  *     3   zero of any sign
  *
  * That is so for the arrays whose bit is set in wild: 1 for x, 2 for other, 4 for the bias. In the others the highest
- * bit of the exponent is cleared, which leaves numbers below 2, and nothing special but zeros and subnormals. For
- * IEEE 754 does not say which NaN comes of two, or of infinities of different signs, and machines differ.
+ * bit of the exponent is cleared, which leaves numbers below 2, and nothing special but zeros and subnormals. That
+ * is because IEEE 754 does not say which NaN comes of two, or of infinities of different signs, and machines differ.
  *
  * x is made of seed, the bytes of given keep bits are the low ones of the r of seed + 1, other is made of seed + 2 and
  * the bias of seed + 3. Where x and other are the same array it holds x.
@@ -253,14 +253,14 @@ typedef struct {
     uint32_t counter[4], key[2];
     int rounds;
     fd_draw draw;
-    fd_places places;
+    fd_index_map map;
     uint64_t first, seed;
     size_t n, at_y;
     fd_op op;
     fd_dtype dtype;
     int64_t at[NUM_INPUTS];
     unsigned wild;
-    fd_operands operands;                /* its numbers */
+    fd_operands operands; /* its numbers */
 } request;
 
 /* Take the next field of the line that strtok holds. */
@@ -284,10 +284,7 @@ static uint64_t next_integer(void)
     return value;
 }
 
-static double next_number(void)
-{
-    return strtod(next_field(), NULL);
-}
+static double next_number(void) { return strtod(next_field(), NULL); }
 
 static fd_op next_op(void)
 {
@@ -320,24 +317,24 @@ static void read_draw(request *r)
     r->draw.threshold = next_integer();
 }
 
-static void read_places(request *r)
+static void read_map(request *r)
 {
     read_draw(r);
-    r->places.offset = (int64_t)next_integer();
+    r->map.offset = (int64_t)next_integer();
     const char *field = next_field();
     while (*field != '-' && *field != '\0') {
         char *end;
-        if (r->places.ndim == FD_MAX_DIMS) {
+        if (r->map.ndim == FD_MAX_DIMS) {
             fail("too many dimensions", field);
         }
-        r->places.shape[r->places.ndim] = strtoll(field, &end, 10);
+        r->map.shape[r->map.ndim] = strtoll(field, &end, 10);
         if (*end != 'x') {
             fail("not a dimension", field);
         }
-        r->places.stride[r->places.ndim++] = strtoll(end + 1, &end, 10);
+        r->map.stride[r->map.ndim++] = strtoll(end + 1, &end, 10);
         field = *end == ',' ? end + 1 : end;
     }
-    r->places.bytes = (size_t)next_integer();
+    r->map.bytes = (size_t)next_integer();
     r->first = next_integer();
     r->n = (size_t)next_integer();
 }
@@ -355,7 +352,7 @@ static void read_work(request *r)
     r->operands.scale = next_number();
     r->operands.shift = next_number();
     r->operands.fill = next_number();
-    r->operands.stream = (int)next_integer();
+    r->operands.nontemporal = (int)next_integer();
     r->wild = (unsigned)next_integer();
     r->seed = next_integer();
 }
@@ -382,7 +379,7 @@ static request read_request(char *line)
         return r;
     }
     if (r.kind == WALK || r.kind == KEEP) {
-        read_places(&r);
+        read_map(&r);
     } else {
         if (r.kind != APPLY) {
             read_draw(&r);
@@ -402,15 +399,15 @@ static request read_request(char *line)
 /* The given keep bits; an array of no bytes where there are none. */
 static array new_bits(const request *r)
 {
-    const array bits = new_array(r->kind == APPLY ? (size_t)(r->first + r->n + 7) / 8 : r->places.bytes, 1, 0);
+    const array bits = new_array(r->kind == APPLY ? (size_t)(r->first + r->n + 7) / 8 : r->map.bytes, 1, 0);
     fill_bits(bits, r->seed);
     return bits;
 }
 
 static fd_job job_of(const fd_kernels *k, const request *r, array bits)
 {
-    fd_job job = {k, r->draw, r->places, r->op, r->dtype};
-    job.places.bits = bits.bytes > 0 ? bits.data : NULL;
+    fd_job job = {k, r->draw, r->map, r->op, r->dtype};
+    job.map.bits = bits.bytes > 0 ? bits.data : NULL;
     return job;
 }
 
@@ -550,7 +547,7 @@ static void *use_everything(void *argument)
                 fd_operands o = {.x = a.data, .other = a.data, .bias = bias.data, .y = a.data};
                 o.period = THREAD_PERIOD;
                 o.scale = 1.25;
-                o.stream = round % 2;
+                o.nontemporal = round % 2;
                 for (int op = 0; op < FD_NUM_OPS; ++op) {
                     k->draw[op][dtype](&draw, 3, THREAD_ELEMENTS, &o);
                     if (k->apply[op][dtype] != NULL) {
