@@ -114,7 +114,7 @@ def mc_predict(
     Raises
     ------
     TypeError, ValueError
-        For an argument or an output that can not be.
+        For an argument or an output that cannot be.
 
     Notes
     -----
@@ -138,9 +138,9 @@ def mc_predict(
     n = _arguments.count(n, "n")
     return_samples = _arguments.flag(return_samples, "return_samples")
     if _arguments.flag(progress, "progress"):
-        from fastdrop import _verify  # with the command line's needs, which an import of the package leaves out
+        from fastdrop._tools.progress import Progress  # which few need, and no import of the package
 
-        bar = _verify.Progress()
+        bar = Progress()
         try:
             return _moments(f, x, n, return_samples, lambda k: bar.update(k / n, f"pass {k} of {n}"))
         finally:
