@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, overload
 
 import numpy as np
 
@@ -113,3 +113,20 @@ class Stochastic(TrainingMode):
         self.rng.__setstate__((key, call, seed if key == own_key else None))
         for name, number in numbers.items():
             setattr(self, name, number)
+
+
+class Probability:
+    """An attribute that takes a number from 0 to 1 and nothing else, whenever it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> float: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | float:
+        return self if instance is None else instance.__dict__[self._name]
+
+    def __set__(self, instance: object, value: float) -> None:
+        instance.__dict__[self._name] = _arguments.probability(value, self._name)
