@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +81,7 @@ class GateMasks:
         shape = (self.gates, self.batch, self.depth) if self.per_gate else (self.batch, self.depth)
         return DropoutMask(shape, self.rate, key=self.key, call=self.call)
 
-    def apply(
-        self, x: npt.ArrayLike, out: np.ndarray | None = None, *, time_axis: int | None = None
-    ) -> npt.NDArray[Any]:
+    def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None, *, time_axis: int | None = None) -> np.ndarray:
         """Drop and scale the input or the state, once for each gate.
 
         Parameters
@@ -123,7 +121,7 @@ class GateMasks:
             self._dropped(x, gate, dims, out[gate])
         return out
 
-    def backward(self, dy: npt.ArrayLike, *, time_axis: int | None = None) -> npt.NDArray[Any]:
+    def backward(self, dy: npt.ArrayLike, *, time_axis: int | None = None) -> np.ndarray:
         """The gradient with respect to what :meth:`apply` was given.
 
         Parameters

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from fastdrop import _arguments
-from fastdrop._masks import DropoutMask
+from fastdrop._masks import DropoutMask, _whole
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
 from fastdrop._training import Probability, Stochastic, TrainingMode
@@ -246,8 +246,9 @@ class DropoutWrapper(Stochastic):
         return self
 
     def train(self, mode: bool = True) -> Self:
-        if isinstance(self.cell, TrainingMode):
-            self.cell.train(mode)
+        cell: object = self.cell
+        if isinstance(cell, TrainingMode):
+            cell.train(mode)
         return super().train(mode)
 
     def _dropped(
@@ -271,7 +272,7 @@ class DropoutWrapper(Stochastic):
             shape = np.shape(arrays[i])
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
-            masks.append(DropoutMask(shape, rates[i], key=self.rng.key, call=call, noise_shape=noise_shape))
+            masks.append(_whole(shape, rates[i], self.rng.key, call, noise_shape))
             if rates[i] > 0.0:
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))
@@ -296,13 +297,14 @@ class DropoutWrapper(Stochastic):
         held = {f"{kind}_calls": list(self._held.get((self.rng.key, kind), ())) for kind in _KINDS}
         return {**super().state_dict(), **held}
 
-    def _load(self, values: dict[str, Any]) -> None:
+    def _load(self, values: dict[str, object]) -> None:
         held = {}
         for kind in _KINDS:
             name = f"{kind}_calls"
-            if not isinstance(values[name], (list, tuple)):
-                raise TypeError(f"{name} must be a list of ints, got {values[name]!r}")
-            calls = [_arguments.unsigned(call, name, _arguments.CALL_BITS) for call in values[name]]
+            value = values[name]
+            if not isinstance(value, (list, tuple)):
+                raise TypeError(f"{name} must be a list of ints, got {value!r}")
+            calls = [_arguments.unsigned(call, name, _arguments.CALL_BITS) for call in value]
             if calls:
                 held[kind] = calls
         super()._load(values)

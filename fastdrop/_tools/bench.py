@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -131,12 +130,12 @@ def _measure(groups: Sequence[Group], seconds: float, progress: Bar) -> None:
 
 
 def record(
-    settings: dict[str, Any],
+    settings: dict[str, object],
     verified: Iterable[Result],
     groups: Iterable[Group],
     bound_groups: Iterable[Group],
     bounds: Iterable[Bound],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """All that was measured, for the JSON file. Times are in seconds; None where a round left a contender out."""
     return {
         "schema": SCHEMA,
@@ -154,7 +153,7 @@ def record(
     }
 
 
-def _group_record(group: Group) -> dict[str, Any]:
+def _group_record(group: Group) -> dict[str, object]:
     baseline = group.contenders[0].name
     return {
         "name": group.name,
@@ -186,7 +185,7 @@ def _group_record(group: Group) -> dict[str, Any]:
     }
 
 
-def _bound_record(bound: Bound) -> dict[str, Any]:
+def _bound_record(bound: Bound) -> dict[str, object]:
     return {
         "case": bound.case,
         "bound": bound.text(),

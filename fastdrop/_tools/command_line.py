@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from fastdrop._tools.arrays import bfloat16_dtype
 from fastdrop._tools.timing import RATES, RECIPE
 
 PROG = "python -m fastdrop"
+
+T = TypeVar("T")
 
 
 class Parser(argparse.ArgumentParser):
@@ -197,15 +200,13 @@ def _array(name: str, dtype: str | None, parser: Parser) -> np.ndarray:
 # Types of arguments: argparse puts the argument's name before what they raise.
 
 
-def _checked(convert: Callable[[str], Any], is_allowed: Callable[[Any], bool], allowed: str) -> Callable[[str], Any]:
-    def check(text: str) -> Any:
-        try:
+def _checked(convert: Callable[[str], T], is_allowed: Callable[[T], bool], allowed: str) -> Callable[[str], T]:
+    def check(text: str) -> T:
+        with contextlib.suppress(ValueError):
             value = convert(text)
-        except ValueError:
-            value = None
-        if value is None or not is_allowed(value):
-            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}")
-        return value
+            if is_allowed(value):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}")
 
     return check
 

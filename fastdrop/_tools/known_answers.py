@@ -11,7 +11,8 @@ import numpy as np
 from fastdrop._operations import Operation
 
 if TYPE_CHECKING:
-    from fastdrop import _core, _reference
+    from fastdrop._core import Kernels as Compiled
+    from fastdrop._reference import Kernels as Reference
 
 # rounds, counter, key, words: published with Random123 (D. E. Shaw Research), tests/kat_vectors.
 PHILOX = (
@@ -51,7 +52,7 @@ NORMALS = (
 )
 
 
-def differences(kernels: _core.Kernels | _reference.Kernels) -> Iterator[str | None]:
+def differences(kernels: Compiled | Reference) -> Iterator[str | None]:
     """For each known answer what is wrong with that of an implementation, or None if it is right."""
     for rounds, counter, key, expected in PHILOX:
         first, second = _words(key)

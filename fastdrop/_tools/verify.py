@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -145,11 +146,9 @@ def _drawn(case: Case) -> np.ndarray:
         start *= math.prod(shape)
     if case.op in NORMAL:
         return _reference.normal_elements(0, math.prod(shape), case.key, case.call, start, None).reshape(shape)
-    keep = np.empty(shape, np.bool_)
     is_backward = case.what == "function" and case.op == Operation.RELU_BACKWARD  # which draws nothing
     limit = 0 if is_backward else threshold(case.rate)
-    _reference.Kernels().keep(keep, 0, keep.size, case.key, case.call, limit, start)
-    return keep
+    return _reference.keep_range(start, math.prod(shape), case.key, case.call, limit).reshape(shape)
 
 
 def _fault(case: Case, values: dict[str, np.ndarray], expected: np.ndarray, name: str) -> str | None:
@@ -281,7 +280,7 @@ def report(results: list[Result]) -> str:
         lines.append(f"{result.name:<12}{counts}   {verdict}")
         if result.difference is not None:
             lines += [f"    {line}" for line in result.difference.splitlines()]
-    core = fastdrop._core
+    core: ModuleType | None = fastdrop._core
     for name in core.built() if core is not None else ():
         if name not in fastdrop._kernel_names():
             lines.append(f"{name:<12}NOT VERIFIED: built, but this machine cannot run it")
