@@ -28,7 +28,7 @@ import pytest
 
 import fastdrop
 from benchmarks import measuring
-from fastdrop import _verify
+from fastdrop._tools.progress import Progress
 
 RESULTS = Path(__file__).parent / "results"
 PASSES = 4
@@ -102,7 +102,7 @@ class Session:
     def __init__(self, config):
         self.config = config
         self.watch = measuring.Watch()
-        self.progress: _verify.Progress | None = None
+        self.progress: Progress | None = None
         self.cases = self.done = 0
         self.failed: list[str] = []
         self.skipped: dict[str, str] = {}  # the first case that was left out for a reason, by reason
@@ -127,7 +127,7 @@ class Session:
     def pytest_runtest_logstart(self, nodeid):
         # Here and not sooner: until now pytest has captured stderr.
         if self.progress is None and self.shows_progress:
-            self.progress = _verify.Progress()
+            self.progress = Progress()
         if self.progress is not None:
             case = nodeid.rpartition("/")[2].removeprefix("test_").replace(".py::test_", " ")
             number, passes = self.pass_of

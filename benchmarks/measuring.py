@@ -30,8 +30,11 @@ import pytest
 import fastdrop
 from benchmarks.instructions import build_flags
 from benchmarks.results import BLOCK, FORMAT, OFF
-from fastdrop import _bench, _engine, _threads, _verify
-from fastdrop._bench import placed as placed
+from fastdrop import _engine, _threads
+from fastdrop._tools.arrays import bfloat16_dtype
+from fastdrop._tools.arrays import placed as placed
+from fastdrop._tools.bench import cpu_model
+from fastdrop._tools.units import format_size
 
 ROOT = Path(__file__).parents[1]
 
@@ -232,7 +235,7 @@ def measure(
     with fastdrop._using(about["isa"]), fastdrop.num_threads(about["threads"]):
         first = make()
         first.proof()
-        benchmark.group = f"{about['function']}, {_bench.format_size(about['bytes'])}"
+        benchmark.group = f"{about['function']}, {format_size(about['bytes'])}"
         benchmark.extra_info |= {"case": about, "targets": list(targets), "load": [_load()]}
         if benchmark.disabled:
             for call in first.references.values():
@@ -292,13 +295,13 @@ def _numbers(elements: int, seed: int) -> np.ndarray:
 def numbers(nbytes: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     """A new array of so many bytes with normal numbers. All of its pages are there, and begin where malloc's do."""
     kind = dtype_of(dtype)
-    return _bench.placed(_numbers(nbytes // kind.itemsize, seed).astype(kind, copy=False))
+    return placed(_numbers(nbytes // kind.itemsize, seed).astype(kind, copy=False))
 
 
 def dtype_of(name: str) -> np.dtype:
     if name != "bfloat16":
         return np.dtype(name)
-    kind = _verify.bfloat16_dtype()
+    kind = bfloat16_dtype()
     if kind is None:
         pytest.skip("bfloat16: ml_dtypes is not installed")
     return kind
@@ -464,7 +467,7 @@ def environment() -> dict[str, Any]:
         "fastdrop_format": FORMAT,
         "fastdrop": config["fastdrop"],
         **commit(),
-        "cpu": _bench.cpu_model(),
+        "cpu": cpu_model(),
         "family": cpu.get("cpu family"),
         "model": cpu.get("model"),
         "caches": caches(),

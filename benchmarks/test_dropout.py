@@ -16,7 +16,8 @@ import pytest
 
 import fastdrop
 from benchmarks.measuring import KEY, KIB, MIB, Turn, about, dtype_of, kept, numbers, placed, proven, stream
-from fastdrop import _bench, _threads
+from fastdrop import _threads
+from fastdrop._tools.units import format_size
 
 ONE = 4
 SIZES = (ONE, 16 * KIB, MIB, 8 * MIB, 64 * MIB, 256 * MIB)
@@ -65,7 +66,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        size = "one" if self.nbytes == ONE else _bench.format_size(self.nbytes).replace(" ", "")
+        size = "one" if self.nbytes == ONE else format_size(self.nbytes).replace(" ", "")
         threads = f"{self.threads}thread{'s' * (self.threads > 1)}"
         operation = self.operation.replace(" ", "_")
         return f"{operation}-{size}-{self.rate:g}-{self.dtype}-{self.isa}-{threads}-{self.out}"

@@ -23,7 +23,8 @@ import pytest
 
 import fastdrop
 from benchmarks.measuring import KIB, MIB, Turn, WrongResult, about, kept, numbers, placed, stream
-from fastdrop import _bench, _threads
+from fastdrop import _threads
+from fastdrop._tools.units import format_size
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # what peers deprecate, or say of each other's threads, is not ours to mend
@@ -334,7 +335,7 @@ def parameters() -> Iterator:
         for threads in {"one": [1], "all": [CPUS], "chosen": sorted({1, CPUS})}[one.threads]:
             name = f"{one.name}-{threads}thread{'s' * (threads > 1)}".replace(" ", "_")
             for nbytes, rate in itertools.product(SIZES, RATES):
-                size = "one" if nbytes == ONE else _bench.format_size(nbytes).replace(" ", "")
+                size = "one" if nbytes == ONE else format_size(nbytes).replace(" ", "")
                 marks = () if is_short(one.name, nbytes, rate) else pytest.mark.full
                 yield pytest.param(one.name, threads, nbytes, rate, id=f"{name}-{size}-{rate}", marks=marks)
 

@@ -102,6 +102,7 @@ from fastdrop._fused import (  # noqa: E402
     zoneout,
     zoneout_backward,
 )
+from fastdrop._gate_masks import GateMasks, RecurrentDropout, RecurrentMasks  # noqa: E402
 from fastdrop._layers import (  # noqa: E402
     AlphaDropout,
     DropConnect,
@@ -116,13 +117,14 @@ from fastdrop._layers import (  # noqa: E402
     SpatialDropout3D,
 )
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask  # noqa: E402
-from fastdrop._monte_carlo import mc_predict, stochastic  # noqa: E402
+from fastdrop._monte_carlo import Prediction, mc_predict, stochastic  # noqa: E402
 from fastdrop._noise import alpha_dropout, feature_alpha_dropout, gaussian_dropout, gaussian_noise  # noqa: E402
-from fastdrop._recurrent import DropoutWrapper, LSTMState, RecurrentDropout  # noqa: E402
-from fastdrop._streams import PhiloxStream  # noqa: E402
+from fastdrop._streams import RNG, PhiloxStream  # noqa: E402
 from fastdrop._threads import get_num_threads, num_threads, set_num_threads  # noqa: E402
+from fastdrop._wrapper import DropoutWrapper, LSTMState, StepMasks  # noqa: E402
 
 __all__ = [
+    "RNG",
     "AlphaDropout",
     "AlphaMask",
     "DropConnect",
@@ -132,15 +134,19 @@ __all__ = [
     "DropoutWrapper",
     "EmbeddingDropout",
     "FeatureAlphaDropout",
+    "GateMasks",
     "GaussianDropout",
     "GaussianMask",
     "GaussianNoise",
     "LSTMState",
     "PhiloxStream",
+    "Prediction",
     "RecurrentDropout",
+    "RecurrentMasks",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "StepMasks",
     "alpha_dropout",
     "bias_dropout_add",
     "bias_dropout_add_backward",

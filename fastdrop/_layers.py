@@ -8,8 +8,8 @@ to keep in one place: whether it trains, the mask of the last forward pass, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -85,13 +85,13 @@ class _Layer(Stochastic):
     A subclass says which function, what kind of mask it returns, and which number tells how much it disturbs.
     """
 
-    _function: ClassVar[Callable[..., Any]]
+    _function: ClassVar[Callable[..., Any]]  # of several signatures, of which a Callable can be only one
     _mask_type: ClassVar[str] = "DropoutMask"
     _NUMBERS = ("rate",)
 
     mask: Mask | None
 
-    def __init__(self, amount: float, rng: RNG, always: bool, **options: Any) -> None:
+    def __init__(self, amount: float, rng: RNG, always: bool, **options: object) -> None:
         self._amount = self._check_amount(amount)
         self._options = options
         self.mask = None
@@ -105,7 +105,7 @@ class _Layer(Stochastic):
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
 
     @staticmethod
-    def _check_amount(amount: Any) -> float:
+    def _check_amount(amount: object) -> float:
         return _arguments.rate_of(amount)
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -121,6 +121,7 @@ class _Layer(Stochastic):
         ndarray
             Of x's shape and dtype; x itself where nothing changes.
         """
+        y: np.ndarray
         y, self.mask = self._function(
             x, self._amount, training=self.is_stochastic, rng=self._stream, return_mask=True, **self._options
         )
@@ -146,7 +147,7 @@ class _Layer(Stochastic):
             raise ValueError(f"{type(self).__name__}.backward needs the mask of a forward pass: call forward first")
         return self.mask.backward(dy)
 
-    def _checked(self, name: str, value: Any) -> float:
+    def _checked(self, name: str, value: object) -> float:
         return self._check_amount(value)
 
     def __repr__(self) -> str:
@@ -191,7 +192,7 @@ class _SpatialLayer(_RateLayer):
         rate: float = _arguments.DEFAULT_RATE,
         *,
         keep_prob: float | None = None,
-        data_format: str = _functions.CHANNELS_FIRST,
+        data_format: _functions.DataFormat = "channels_first",
         rng: RNG = None,
         always: bool = False,
     ) -> None:
@@ -238,8 +239,8 @@ class Dropout(_RateLayer):
         rate: float = _arguments.DEFAULT_RATE,
         *,
         keep_prob: float | None = None,
-        noise_shape: Any = None,
-        shared_axes: Any = None,
+        noise_shape: Iterable[SupportsIndex | None] | None = None,
+        shared_axes: SupportsIndex | Iterable[SupportsIndex] | None = None,
         mode: _functions.Mode = "upscale_in_train",
         rng: RNG = None,
         always: bool = False,
@@ -340,7 +341,7 @@ class GaussianDropout(_PlainLayer):
     _mask_type = "GaussianMask"
 
     @staticmethod
-    def _check_amount(amount: Any) -> float:
+    def _check_amount(amount: object) -> float:
         rate = _arguments.rate_of(amount)
         if rate == 1.0:
             raise ValueError("rate must be below 1 for GaussianDropout, whose variance is rate / (1 - rate), got 1.0")
@@ -361,7 +362,7 @@ class GaussianNoise(_Layer):
         super().__init__(stddev, rng, always)
 
     @staticmethod
-    def _check_amount(amount: Any) -> float:
+    def _check_amount(amount: object) -> float:
         return _arguments.standard_deviation(amount)
 
     @property

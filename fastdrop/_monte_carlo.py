@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments
 from fastdrop._training import TrainingMode, kept_stochastic
+
+Input = TypeVar("Input")
 
 
 class Prediction(NamedTuple):
@@ -86,7 +88,7 @@ class stochastic:
 
 
 def mc_predict(
-    f: Callable[[Any], npt.ArrayLike], x: Any, n: int, *, return_samples: bool = False, progress: bool = False
+    f: Callable[[Input], npt.ArrayLike], x: Input, n: int, *, return_samples: bool = False, progress: bool = False
 ) -> Prediction:
     """Mean and variance of the outputs of n stochastic passes.
 
@@ -114,7 +116,7 @@ def mc_predict(
     Raises
     ------
     TypeError, ValueError
-        For an argument or an output that can not be.
+        For an argument or an output that cannot be.
 
     Notes
     -----
@@ -138,9 +140,9 @@ def mc_predict(
     n = _arguments.count(n, "n")
     return_samples = _arguments.flag(return_samples, "return_samples")
     if _arguments.flag(progress, "progress"):
-        from fastdrop import _verify  # with the command line's needs, which an import of the package leaves out
+        from fastdrop._tools.progress import Progress  # which few need, and no import of the package
 
-        bar = _verify.Progress()
+        bar = Progress()
         try:
             return _moments(f, x, n, return_samples, lambda k: bar.update(k / n, f"pass {k} of {n}"))
         finally:
@@ -149,7 +151,7 @@ def mc_predict(
 
 
 def _moments(
-    f: Callable[[Any], Any], x: Any, n: int, return_samples: bool, show: Callable[[int], object]
+    f: Callable[[Input], object], x: Input, n: int, return_samples: bool, show: Callable[[int], object]
 ) -> Prediction:
     y = _output(f(x))
     mean = y.astype(np.float64)
@@ -179,7 +181,7 @@ def _moments(
     return Prediction(mean[()], squares[()], samples)
 
 
-def _output(y: Any) -> np.ndarray:
+def _output(y: object) -> np.ndarray:
     """What f returned, as an array, if its values are float64's."""
     try:
         array = np.asarray(y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, overload
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from fastdrop import _arguments, _streams
 from fastdrop._streams import RNG, PhiloxStream
 
 # The layers of all the stochastic() contexts that the thread or task is in, and what the innermost stands within.
-Kept: TypeAlias = tuple[frozenset["TrainingMode"], Any]
+Kept: TypeAlias = tuple[frozenset["TrainingMode"], "Kept | None"]
 kept_stochastic: ContextVar[Kept] = ContextVar("fastdrop.stochastic", default=(frozenset(), None))
 
 
@@ -71,7 +71,7 @@ class Stochastic(TrainingMode):
         numbers = {name: getattr(self, name) for name in self._NUMBERS}
         return {"layer": type(self).__name__, **numbers, "key": self.rng.key, "call": self.rng.call}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go on where the object stood that this is the state of, with the masks that would have come next.
 
         Its other parameters must be the same. Where objects share a stream, it is set for all of them.
@@ -100,10 +100,10 @@ class Stochastic(TrainingMode):
             raise ValueError(f"layer must be {own['layer']!r} in a state for this object, got {values['layer']!r}")
         self._load(values)
 
-    def _checked(self, name: str, value: Any) -> float:
+    def _checked(self, name: str, value: object) -> float:
         return _arguments.probability(value, name)
 
-    def _load(self, values: dict[str, Any]) -> None:
+    def _load(self, values: dict[str, object]) -> None:
         numbers = {name: self._checked(name, values[name]) for name in self._NUMBERS}
         key = _arguments.unsigned(values["key"], "key", _arguments.KEY_BITS)
         call = _arguments.next_call(values["call"])
@@ -112,3 +112,20 @@ class Stochastic(TrainingMode):
         self.rng._restore(key, call, seed if key == own_key else None)
         for name, number in numbers.items():
             setattr(self, name, number)
+
+
+class Probability:
+    """An attribute that takes a number from 0 to 1 and nothing else, whenever it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> float: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | float:
+        return self if instance is None else instance.__dict__[self._name]
+
+    def __set__(self, instance: object, value: float) -> None:
+        instance.__dict__[self._name] = _arguments.probability(value, self._name)

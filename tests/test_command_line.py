@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import _bench, _verify
 from fastdrop.__main__ import main
 from fastdrop._operations import Operation
+from fastdrop._tools import arrays, bench, bounds, cases, known_answers, timing, units, verify
+from fastdrop._tools.progress import Progress
 
 BENCH = ["bench", "--seconds", "0.5", "--sizes", "4", "1K"]
 
@@ -181,22 +182,22 @@ def test_verify_finds_other_faults(fault, found, monkeypatch):
 
     find = fastdrop._find_kernels
     monkeypatch.setattr(fastdrop, "_find_kernels", lambda n: Faulty(find(n)) if n == "reference" else find(n))
-    result = _verify.verify(cases=40)[0]
+    result = verify.verify(cases=40)[0]
     assert found in result.difference
 
 
 @pytest.mark.parametrize("table", ["PHILOX", "STREAM", "NORMALS"])
 def test_verify_finds_a_wrong_known_answer(table, monkeypatch, capsys):
-    *others, last = getattr(_verify, table)
+    *others, last = getattr(known_answers, table)
     answer = last[-1]
-    monkeypatch.setattr(_verify, table, (*others, (*last[:-1], ("0" if answer[0] != "0" else "1") + answer[1:])))
+    monkeypatch.setattr(known_answers, table, (*others, (*last[:-1], ("0" if answer[0] != "0" else "1") + answer[1:])))
     assert main(["verify", "--cases", "5"]) == 1
     out = capsys.readouterr().out
     assert out.count("DIFFERS") == len(fastdrop._kernel_names())
     assert "known answer" in out
 
 
-def test_instruction_sets_that_can_not_run_are_listed(monkeypatch, capsys):
+def test_instruction_sets_that_cannot_run_are_listed(monkeypatch, capsys):
     if fastdrop._core is None:
         pytest.skip("this build has no compiled core")
     monkeypatch.setattr(fastdrop, "_kernel_names", lambda: ("reference",))
@@ -207,28 +208,28 @@ def test_instruction_sets_that_can_not_run_are_listed(monkeypatch, capsys):
 
 
 def test_missing_bfloat16_is_said(monkeypatch, capsys):
-    monkeypatch.setattr(_verify, "bfloat16_dtype", lambda: None)
+    monkeypatch.setattr(verify, "bfloat16_dtype", lambda: None)
     assert main(["verify", "--cases", "3"]) == 0
     assert "bfloat16    NOT VERIFIED" in capsys.readouterr().out
 
 
 def test_cases_reach_everything_that_they_are_for():
-    cases = [_verify.make_case(np.random.default_rng([0, number])) for number in range(1000)]
-    assert {case.what for case in cases} == {"function", "mask.apply", "parts", "keep", "packbits"}
+    made = [cases.make_case(np.random.default_rng([0, number])) for number in range(1000)]
+    assert {case.what for case in made} == {"function", "mask.apply", "parts", "keep", "packbits"}
     for what in ("function", "parts"):
-        assert {case.op for case in cases if case.what == what} == set(Operation)
-    assert {case.op for case in cases if case.what == "mask.apply"} == set(_verify.MASKS)
-    assert {case.x.dtype.newbyteorder("=") for case in cases} == set(_verify.dtypes())
-    assert {len(case.x.shape) for case in cases} == {0, 1, 2, 3, 4}
-    assert any(0 in case.x.shape for case in cases)
-    assert any(not case.x.dtype.isnative for case in cases)
-    assert any(stride < 0 for case in cases for stride in case.x.strides)
-    assert any(case.x.offset % case.x.dtype.itemsize for case in cases)
-    assert any(case.noise_shape is not None for case in cases)
-    assert any(case.index > 1 << 40 for case in cases)
-    assert any(np.prod(case.x.shape) > 1 << 18 and case.threads > 1 for case in cases)
+        assert {case.op for case in made if case.what == what} == set(Operation)
+    assert {case.op for case in made if case.what == "mask.apply"} == set(cases.MASKS)
+    assert {case.x.dtype.newbyteorder("=") for case in made} == set(arrays.dtypes())
+    assert {len(case.x.shape) for case in made} == {0, 1, 2, 3, 4}
+    assert any(0 in case.x.shape for case in made)
+    assert any(not case.x.dtype.isnative for case in made)
+    assert any(stride < 0 for case in made for stride in case.x.strides)
+    assert any(case.x.offset % case.x.dtype.itemsize for case in made)
+    assert any(case.noise_shape is not None for case in made)
+    assert any(case.index > 1 << 40 for case in made)
+    assert any(np.prod(case.x.shape) > 1 << 18 and case.threads > 1 for case in made)
     assert {"None", "x itself", "other itself", "x's memory, one element further"} <= {
-        case.out for case in cases if isinstance(case.out, str)
+        case.out for case in made if isinstance(case.out, str)
     }
 
 
@@ -240,13 +241,13 @@ def test_bench_writes_every_round(tmp_path, capsys):
     assert main([*BENCH, "--rates", "0.1", "0.5", "0.3", "--json", str(file)]) == 0
     out = capsys.readouterr().out
     report = json.loads(file.read_text())
-    assert report["schema"] == _bench.SCHEMA
+    assert report["schema"] == bench.SCHEMA
     assert report["environment"]["fastdrop"] == fastdrop.__version__
     assert [group["bytes"] for group in report["groups"]] == [4, 1024]
-    assert report["marks"] == []
+    assert report["bounds"] == []
     for group in report["groups"]:
         row = " ".join(line for line in out.splitlines() if line.strip().startswith(f"{group['name']} "))
-        assert group["rounds"] >= _bench.MIN_ROUNDS
+        assert group["rounds"] >= timing.MIN_ROUNDS
         times = {contender["name"]: contender["seconds"] for contender in group["contenders"]}
         kinds = ("dropout", "recipe")
         assert set(times) == {"copy"} | {f"{kind} {rate}" for kind in kinds for rate in (0.1, 0.5, 0.3)}
@@ -260,28 +261,28 @@ def test_bench_writes_every_round(tmp_path, capsys):
             pairs = zip(seconds, times["copy"], strict=True)
             assert contender["median ratio to baseline"] == statistics.median(a / b for a, b in pairs if a is not None)
             if not contender["name"].startswith("recipe"):
-                assert _bench.format_time(contender["median"]) in row
+                assert units.format_time(contender["median"]) in row
         best = min(times["copy"])
-        noisy = [i for i, taken in enumerate(times["copy"]) if taken > _bench.NOISY * best]
+        noisy = [i for i, taken in enumerate(times["copy"]) if taken > timing.NOISY * best]
         assert group["noisy rounds"] == noisy
     assert max(len(line) for line in out.splitlines()) <= 100
 
 
-def test_bench_quick_with_marks(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_bench, "SIZES", (None, 4096))
-    real = _bench.random_array
-    monkeypatch.setattr(_bench, "random_array", lambda n, dtype: real(n and min(n, 1 << 16), dtype))
-    monkeypatch.setattr(_bench, "MAX_ROUNDS", 9)
-    file = tmp_path / "marks.json"
+def test_bench_quick_with_bounds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "SIZES", (None, 4096))
+    for module in (bench, bounds):
+        monkeypatch.setattr(module, "random_array", lambda n, dtype: arrays.random_array(n and min(n, 1 << 16), dtype))
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 9)
+    file = tmp_path / "bounds.json"
     assert main(["bench", "--quick", "--json", str(file)]) == 0
     out = capsys.readouterr().out
-    marks = json.loads(file.read_text())["marks"]
-    assert f"of {sum(mark['value'] is not None for mark in marks)} targets met" in out
-    for mark in marks:
-        line = next(line for line in out.splitlines() if line.startswith(mark["case"] + " "))
-        assert mark["target"] in line
-        assert (f" {mark['value']:.2f} " if mark["value"] is not None else "not measured: ") in line
-        assert mark["met"] is None or line.endswith(" met") == mark["met"]
+    judged = json.loads(file.read_text())["bounds"]
+    assert f"of {sum(bound['value'] is not None for bound in judged)} bounds met" in out
+    for bound in judged:
+        line = next(line for line in out.splitlines() if line.startswith(bound["case"] + " "))
+        assert bound["bound"] in line
+        assert (f" {bound['value']:.2f} " if bound["value"] is not None else "not measured: ") in line
+        assert bound["met"] is None or line.endswith(" met") == bound["met"]
     assert max(len(line) for line in out.splitlines()) <= 100
 
 
@@ -314,7 +315,7 @@ def test_bench_of_an_array_from_a_file(dtype, tmp_path, capsys):
     assert main(["bench", "--seconds", "0.5", "--array", str(file)]) == 0
     out = capsys.readouterr().out
     assert f"{file} of {np.dtype(dtype).name}" in out
-    assert "targets met" not in out
+    assert "bounds met" not in out
 
 
 def test_bench_of_a_bfloat16_array_from_a_file(tmp_path, capsys):
@@ -326,7 +327,7 @@ def test_bench_of_a_bfloat16_array_from_a_file(tmp_path, capsys):
     assert "of bfloat16" in capsys.readouterr().out
 
 
-def test_arrays_that_can_not_be_timed(tmp_path, capsys):
+def test_arrays_that_cannot_be_timed(tmp_path, capsys):
     missing = str(tmp_path / "missing.npy")
     assert "No such file" in refused(["bench", "--array", missing], capsys)
     text = tmp_path / "text.npy"
@@ -352,7 +353,8 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     def interrupt(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_verify, "verify", interrupt)
+    for module in (verify, bench):
+        monkeypatch.setattr(module, "verify", interrupt)
     for command in ("verify", "bench"):
         assert main([command]) == 130
         captured = capsys.readouterr()
@@ -374,7 +376,7 @@ def test_the_progress_bar_is_for_terminals_and_goes_away(monkeypatch):
             pass
 
     terminal = Terminal()
-    progress = _verify.Progress(terminal)
+    progress = Progress(terminal)
     progress.update(0.5, "half")
     assert "50%" in terminal.text
     assert "half" in terminal.text
@@ -394,4 +396,4 @@ def test_the_progress_bar_is_for_terminals_and_goes_away(monkeypatch):
     ],
 )
 def test_times_have_three_digits_and_a_unit(seconds, text):
-    assert _bench.format_time(seconds) == text
+    assert units.format_time(seconds) == text

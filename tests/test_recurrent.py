@@ -701,7 +701,7 @@ def dropped_leaves(state_filter, state, training=True):
     """For each leaf of the state, whether a wrapper drops it."""
     wrapper = DropoutWrapper(structured, state_keep_prob=0.0, dropout_state_filter=state_filter, rng=7)
     _, new_state = wrapper(numbers(BATCH, UNITS), state)
-    return [not leaf.any() for leaf in fastdrop._recurrent._leaves(new_state)]
+    return [not leaf.any() for leaf in fastdrop._nested.leaves(new_state)]
 
 
 @pytest.mark.parametrize(
