@@ -104,9 +104,10 @@ ctypedef int (*NextRunOrError)(cnp.NpyIter *) except? 0
 cdef enum:
     FEW = 4096
 
-# The largest decisions of a noise_shape that a plain call draws at once, on its own stack.
+# How many decisions of a noise_shape a plain call draws at once, and how many bytes of its stack that takes.
 cdef enum:
     MAX_SHARED = 8192
+    MAX_SHARED_BYTES = 1024
 
 
 # What callers may share, and what a plain call works with
@@ -117,22 +118,26 @@ cdef class Chunks:
     """The parts of an array that several threads take one by one. See :class:`fastdrop._kernels.Chunks`."""
 
     cdef fd_chunks state
-    cdef readonly int64_t size
+    cdef int64_t start
+    cdef int64_t stop
     cdef int64_t length
     cdef readonly object error
 
-    def __cinit__(self, int64_t size, int64_t length):
-        self.size = size
+    def __cinit__(self, int64_t start, int64_t stop, int64_t length):
+        if not 0 <= start <= stop or length < 1:
+            raise ValueError((start, stop, length))
+        self.start = start
+        self.stop = stop
         self.length = length
-        self.state.count = <uint64_t>((size + length - 1) // length)
+        self.state.count = <uint64_t>((stop - start + length - 1) // length)
 
     cdef int64_t next(self, bint from_front) noexcept nogil:
         """The first element of a chunk that nobody else gets, or one past the last where there are no more."""
         cdef int64_t number = <int64_t>fd_take_chunk(&self.state, from_front)
-        return min(number * self.length, self.size)
+        return min(self.start + number * self.length, self.stop)
 
     cdef int64_t end(self, int64_t first) noexcept nogil:
-        return min(first + self.length, self.size)
+        return min(first + self.length, self.stop)
 
     def take(self, bint from_front):
         cdef int64_t first = self.next(from_front)
@@ -273,7 +278,10 @@ def use(Kernels kernels, int64_t elements):
     For the start of the process, and for tests and measurements: not while other threads are in a call.
     """
     global running, most_elements
-    running = NULL if kernels is None else kernels.kernels
+    if kernels is None:
+        running = NULL
+    else:
+        running = kernels.kernels
     most_elements = elements
 
 
@@ -342,7 +350,7 @@ cdef class PlainDropout:
         cdef int dtype
         cdef int64_t n
         cdef uint64_t seed = 0
-        cdef uint8_t bits[MAX_SHARED // 8]
+        cdef uint8_t bits[MAX_SHARED_BYTES]
         cdef tuple strides = None
         cdef cnp.ndarray y
         cdef DropoutState mask = None
@@ -697,32 +705,34 @@ cdef class Kernels:
         cdef char *py
         cdef char *po = NULL
         cdef bint is_direct
-        cdef int64_t first
-        cdef size_t n
+        cdef int64_t first, size
+        cdef size_t n, nbytes
         x, y, c.scale, other, bias, c.shift, c.fill = operands
-        if cnp.PyArray_SIZE(x) != chunks.size or cnp.PyArray_SIZE(y) != chunks.size or not 0 <= operation < FD_NUM_OPS:
-            raise ValueError((operation, x.shape, y.shape, chunks.size))
-        if chunks.size == 0:
+        size = cnp.PyArray_SIZE(x)
+        if (cnp.PyArray_SIZE(y) != size or chunks.stop > size or not 0 <= operation < FD_NUM_OPS
+                or (other is not None and cnp.PyArray_SIZE(other) != size)):
+            raise ValueError((operation, size, chunks.stop))
+        if size == 0:
             return
-        fill_job(&job, self.kernels, draw, index_map, chunks.size)
+        fill_job(&job, self.kernels, draw, index_map, size)
         job.op = <fd_op>operation
         job.dtype = dtype_code(x)
         item = <size_t>cnp.PyArray_ITEMSIZE(x)
+        nbytes = <size_t>size * item
         px = cnp.PyArray_BYTES(x)
         py = cnp.PyArray_BYTES(y)
-        is_direct = (is_apart(px, py, <size_t>chunks.size * item) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(y)
+        is_direct = (is_apart(px, py, nbytes) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(y)
                      and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(y))
         c.other = c.bias = NULL
         if other is not None:
             po = cnp.PyArray_BYTES(other)
-            is_direct = (is_direct and is_apart(po, py, <size_t>chunks.size * item)
-                         and cnp.PyArray_ISCARRAY_RO(other))
+            is_direct = is_direct and is_apart(po, py, nbytes) and cnp.PyArray_ISCARRAY_RO(other)
         if bias is not None:
             c.bias = cnp.PyArray_BYTES(bias)
             c.period = <size_t>cnp.PyArray_SIZE(bias)
         c.nontemporal = nontemporal and is_direct
         if not is_direct:
-            while (first := chunks.next(from_front)) < chunks.size:
+            while (first := chunks.next(from_front)) < chunks.stop:
                 try:
                     iterate(&job, &c, x, other, y, first, chunks.end(first))
                 except BaseException as error:
@@ -733,7 +743,7 @@ cdef class Kernels:
         with nogil:
             while True:
                 first = chunks.next(from_front)
-                if first == chunks.size:
+                if first == chunks.stop:
                     break
                 n = <size_t>(chunks.end(first) - first)
                 c.x = px + <size_t>first * item
@@ -748,28 +758,26 @@ cdef class Kernels:
         cdef fd_job job
         cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
         cdef int64_t first
-        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or cnp.PyArray_SIZE(out) != chunks.size or not cnp.PyArray_ISCARRAY(out):
-            raise ValueError((out.dtype, out.shape, chunks.size))
-        if chunks.size == 0:
+        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > cnp.PyArray_SIZE(out):
+            raise ValueError((cnp.PyArray_SIZE(out), chunks.stop))
+        if cnp.PyArray_SIZE(out) == 0:
             return
-        fill_job(&job, self.kernels, draw, index_map, chunks.size)
+        fill_job(&job, self.kernels, draw, index_map, cnp.PyArray_SIZE(out))
         with nogil:
             while True:
                 first = chunks.next(from_front)
-                if first == chunks.size:
+                if first == chunks.stop:
                     break
                 fd_walk_keep(&job, first, <size_t>(chunks.end(first) - first), y + first)
                 fd_finish_chunk(&chunks.state)
 
     def keep_bits(self, size_t n, draw, uint64_t start=0):
         cdef fd_draw d
-        cdef uint8_t[::1] view
-        bits = np.empty((n + 7) // 8, np.uint8)
+        cdef cnp.ndarray bits = np.empty((n + 7) // 8, np.uint8)
         d.key, d.call, d.threshold = draw
         if n > 0:
-            view = bits
             with nogil:
-                self.kernels.keep_bits(&d, start, n, &view[0])
+                self.kernels.keep_bits(&d, start, n, <uint8_t *>cnp.PyArray_DATA(bits))
         return bits
 
 

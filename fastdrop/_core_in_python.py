@@ -26,22 +26,22 @@ if hasattr(os, "register_at_fork"):
 class Chunks:
     """The parts of an array that several threads take one by one. See :class:`fastdrop._kernels.Chunks`."""
 
-    def __init__(self, size: int, length: int) -> None:
-        self.size = size
+    def __init__(self, start: int, stop: int, length: int) -> None:
         self.error: BaseException | None = None
-        self._length = length
-        self._first, self._end = 0, -(-size // length)  # numbers of the chunks that are left
+        self._start, self._stop, self._length = start, stop, length
+        self._first, self._end = 0, -((start - stop) // length)  # numbers of the chunks that are left
         self._at_work = 0
 
     def take(self, from_front: bool) -> tuple[int, int]:
         with _lock:
             if self._first == self._end:
-                return self.size, self.size
+                return self._stop, self._stop
             self._at_work += 1
             self._end -= not from_front
             number = self._first if from_front else self._end
             self._first += from_front
-        return number * self._length, min((number + 1) * self._length, self.size)
+        first = self._start + number * self._length
+        return first, min(first + self._length, self._stop)
 
     def finish(self, error: BaseException | None = None) -> None:
         with _lock:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import fastdrop
-from fastdrop import _arguments, _engine
-from fastdrop._masks import Dims, DropoutMask
+from fastdrop import _arguments, _backend, _engine
+from fastdrop._kernels import Dims, IndexMap, Operands, Operation
+from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
 from fastdrop._training import Probability, Stochastic
 
@@ -71,8 +71,7 @@ class GateMasks:
         bits = None
         if self.rate > 0.0:
             size = self.batch * self.depth * (self.gates if self.per_gate else 1)
-            threshold = _engine.threshold_and_scale(self.rate)[0]
-            bits = fastdrop._kernels.keep_bits(size, self.key, self.call, threshold)
+            bits = _backend.running.keep_bits(size, self.mask._draw())
         object.__setattr__(self, "_bits", bits)
 
     @property
@@ -175,9 +174,10 @@ class GateMasks:
             return x
         if out is None:
             out = _engine.result_for(x)
-        threshold, scale = _engine.threshold_and_scale(self.rate)
+        mask = self.mask
         offset = gate * self.batch * self.depth
-        _engine.apply(x, out, self.key, self.call, threshold, scale, offset, dims, self._bits)
+        index_map = IndexMap(offset, dims, self._bits)
+        _engine.apply(Operation.DROPOUT, Operands(x, out, mask.scale), mask._draw(), index_map)
         return out
 
     def __reduce__(self) -> tuple[type[GateMasks], tuple[object, ...]]:

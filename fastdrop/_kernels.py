@@ -86,14 +86,12 @@ class IndexMap(NamedTuple):
 
 
 class Chunks(Protocol):
-    """The parts of an array that several threads take one by one.
+    """Elements start .. stop-1 of an array, in pieces of so many that several threads take one by one.
 
     The caller takes them from the front and its helpers from the back, so that call after call each finds in its own
     caches what it has worked on before. Every chunk that is taken must be finished.
     """
 
-    @property
-    def size(self) -> int: ...
     @property
     def error(self) -> BaseException | None:
         """What went wrong first, with any of the chunks."""

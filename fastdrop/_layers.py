@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, SupportsIndex, TypeAlias
+from typing import Any, ClassVar, Generic, SupportsIndex, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments, _functions, _noise
-from fastdrop._masks import DropoutMask, GaussianMask
+from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
 from fastdrop._training import Stochastic
 
-Mask: TypeAlias = DropoutMask | GaussianMask
+M = TypeVar("M", bound=DropoutMask | GaussianMask)
+# None before the first forward pass, which nobody who has had one should have to rule out.
+MaybeNone: TypeAlias = Any
 
 # What the docstrings of the layers share: their parameters by name, and what follows them.
 _PARAMETERS = {
@@ -79,7 +82,7 @@ In inference any number of threads may call a layer. In training masks are never
 is that of whichever forward pass came last, so threads that train need a layer each."""
 
 
-class _Layer(Stochastic):
+class _Layer(Stochastic, Generic[M]):
     """A function of this package with its parameters and a stream.
 
     A subclass says which function, what kind of mask it returns, and which number tells how much it disturbs.
@@ -89,10 +92,10 @@ class _Layer(Stochastic):
     _mask_type: ClassVar[str] = "DropoutMask"
     _NUMBERS = ("rate",)
 
-    mask: Mask | None
+    mask: M | MaybeNone
 
-    def __init__(self, amount: float, rng: RNG, always: bool, **options: object) -> None:
-        self._amount = self._check_amount(amount)
+    def __init__(self, amount: dict[str, float], rng: RNG, always: bool, **options: object) -> None:
+        self._amount = amount  # as the argument that the function takes
         self._options = options
         self.mask = None
         super().__init__(rng, always)
@@ -103,10 +106,6 @@ class _Layer(Stochastic):
             parameters = "".join(_PARAMETERS[name] for name in inspect.signature(cls).parameters)
             shared = f"Parameters\n----------{parameters}\n{_ATTRIBUTES.format(mask=cls._mask_type)}"
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
-
-    @staticmethod
-    def _check_amount(amount: object) -> float:
-        return _arguments.rate_of(amount)
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """The function's result for x, which is left as it is; ``mask`` becomes what was drawn for it.
@@ -123,7 +122,7 @@ class _Layer(Stochastic):
         """
         y: np.ndarray
         y, self.mask = self._function(
-            x, self._amount, training=self.is_stochastic, rng=self._stream, return_mask=True, **self._options
+            x, **self._amount, training=self.is_stochastic, rng=self._stream, return_mask=True, **self._options
         )
         return y
 
@@ -145,67 +144,84 @@ class _Layer(Stochastic):
         """
         if self.mask is None:
             raise ValueError(f"{type(self).__name__}.backward needs the mask of a forward pass: call forward first")
-        return self.mask.backward(dy)
-
-    def _checked(self, name: str, value: object) -> float:
-        return self._check_amount(value)
+        dx: np.ndarray = self.mask.backward(dy)
+        return dx
 
     def __repr__(self) -> str:
         defaults = inspect.signature(self._function).parameters
         options = [f"{name}={value!r}" for name, value in self._options.items() if value != defaults[name].default]
         always = ["always=True"] if self.always else []
-        arguments = ", ".join([repr(self._amount), *options, f"rng={self._stream!r}", *always])
+        amount = [repr(n) if name != "keep_prob" else f"keep_prob={n!r}" for name, n in self._amount.items()]
+        arguments = ", ".join([*amount, *options, f"rng={self._stream!r}", *always])
         return f"{type(self).__name__}({arguments}){'' if self.training else '.eval()'}"
 
 
-class _RateLayer(_Layer):
+class _RateLayer(_Layer[M]):
     """A layer that drops at a rate."""
+
+    def __init__(self, rate: object, keep_prob: object, rng: RNG, always: bool, **options: object) -> None:
+        super().__init__(self._checked_amount(rate, keep_prob), rng, always, **options)
+
+    @classmethod
+    def _checked_amount(cls, rate: object, keep_prob: object = None) -> dict[str, float]:
+        dropped, kept = cls._checked_rate(rate, keep_prob)
+        return {"rate": dropped} if keep_prob is None else {"keep_prob": kept}
+
+    @staticmethod
+    def _checked_rate(rate: object, keep_prob: object = None) -> Rate:
+        return _arguments.rate_of(rate, keep_prob)
 
     @property
     def rate(self) -> float:
-        return self._amount
+        return self._amount["rate"] if "rate" in self._amount else 1.0 - self._amount["keep_prob"]
 
     @rate.setter
-    def rate(self, rate: float) -> None:
-        self._amount = self._check_amount(rate)
+    def rate(self, rate: Number) -> None:
+        amount = self._checked_amount(rate)
+        if amount["rate"] != self.rate:  # which may have been given as a keep_prob, more exactly
+            self._amount = amount
+
+    def _checked(self, name: str, value: object) -> float:
+        return self._checked_rate(value).rate
 
 
-class _PlainLayer(_RateLayer):
+class _PlainLayer(_RateLayer[M]):
     """A layer whose function takes a rate and nothing else."""
 
     def __init__(
         self,
-        rate: float = _arguments.DEFAULT_RATE,
+        rate: Number = DEFAULT_RATE,
         *,
-        keep_prob: float | None = None,
+        keep_prob: Number | None = None,
         rng: RNG = None,
         always: bool = False,
     ) -> None:
-        super().__init__(_arguments.rate_of(rate, keep_prob), rng, always)
+        super().__init__(rate, keep_prob, rng, always)
 
 
-class _SpatialLayer(_RateLayer):
+class _SpatialLayer(_RateLayer[DropoutMask]):
     """A layer that drops whole channels."""
 
     def __init__(
         self,
-        rate: float = _arguments.DEFAULT_RATE,
+        rate: Number = DEFAULT_RATE,
         *,
-        keep_prob: float | None = None,
+        keep_prob: Number | None = None,
         data_format: _functions.DataFormat = "channels_first",
         rng: RNG = None,
         always: bool = False,
     ) -> None:
         formats = _functions.CHANNELS_FIRST, _functions.CHANNELS_LAST
         super().__init__(
-            _arguments.rate_of(rate, keep_prob),
+            rate,
+            keep_prob,
             rng,
             always,
             data_format=_arguments.one_of(data_format, "data_format", formats),
         )
 
 
-class Dropout(_RateLayer):
+class Dropout(_RateLayer[DropoutMask]):
     """``fastdrop.dropout`` as a layer: sets random elements to zero and scales the others up.
 
     {parameters}
@@ -236,9 +252,9 @@ class Dropout(_RateLayer):
 
     def __init__(
         self,
-        rate: float = _arguments.DEFAULT_RATE,
+        rate: Number = DEFAULT_RATE,
         *,
-        keep_prob: float | None = None,
+        keep_prob: Number | None = None,
         noise_shape: Iterable[SupportsIndex | None] | None = None,
         shared_axes: SupportsIndex | Iterable[SupportsIndex] | None = None,
         mode: _functions.Mode = "upscale_in_train",
@@ -248,7 +264,8 @@ class Dropout(_RateLayer):
         if noise_shape is not None and shared_axes is not None:
             raise ValueError(f"give noise_shape or shared_axes, not both: got {noise_shape!r} and {shared_axes!r}")
         super().__init__(
-            _arguments.rate_of(rate, keep_prob),
+            rate,
+            keep_prob,
             rng,
             always,
             noise_shape=_arguments.noise_pattern(noise_shape),
@@ -284,7 +301,7 @@ class SpatialDropout3D(_SpatialLayer):
     _function = staticmethod(_functions.dropout3d)
 
 
-class DropPath(_PlainLayer):
+class DropPath(_PlainLayer[DropoutMask]):
     """``fastdrop.drop_path`` as a layer: drops whole samples, at the end of a residual branch.
 
     {parameters}
@@ -293,7 +310,7 @@ class DropPath(_PlainLayer):
     _function = staticmethod(_functions.drop_path)
 
 
-class DropConnect(_PlainLayer):
+class DropConnect(_PlainLayer[DropoutMask]):
     """``fastdrop.dropconnect`` as a layer: drops weights, which are what ``forward`` takes.
 
     {parameters}
@@ -302,7 +319,7 @@ class DropConnect(_PlainLayer):
     _function = staticmethod(_functions.dropconnect)
 
 
-class EmbeddingDropout(_PlainLayer):
+class EmbeddingDropout(_PlainLayer[DropoutMask]):
     """``fastdrop.embedding_dropout`` as a layer: drops whole rows of a table, which is what ``forward`` takes.
 
     {parameters}
@@ -311,7 +328,7 @@ class EmbeddingDropout(_PlainLayer):
     _function = staticmethod(_functions.embedding_dropout)
 
 
-class AlphaDropout(_PlainLayer):
+class AlphaDropout(_PlainLayer[AlphaMask]):
     """``fastdrop.alpha_dropout`` as a layer: keeps mean and variance, for networks with SELU.
 
     {parameters}
@@ -321,7 +338,7 @@ class AlphaDropout(_PlainLayer):
     _mask_type = "AlphaMask"
 
 
-class FeatureAlphaDropout(_PlainLayer):
+class FeatureAlphaDropout(_PlainLayer[AlphaMask]):
     """``fastdrop.feature_alpha_dropout`` as a layer: alpha dropout of whole channels of (N, C, ...).
 
     {parameters}
@@ -331,7 +348,7 @@ class FeatureAlphaDropout(_PlainLayer):
     _mask_type = "AlphaMask"
 
 
-class GaussianDropout(_PlainLayer):
+class GaussianDropout(_PlainLayer[GaussianMask]):
     """``fastdrop.gaussian_dropout`` as a layer: multiplies by normal numbers of mean 1. The rate must be below 1.
 
     {parameters}
@@ -341,14 +358,14 @@ class GaussianDropout(_PlainLayer):
     _mask_type = "GaussianMask"
 
     @staticmethod
-    def _check_amount(amount: object) -> float:
-        rate = _arguments.rate_of(amount)
-        if rate == 1.0:
+    def _checked_rate(rate: object, keep_prob: object = None) -> Rate:
+        checked = _arguments.rate_of(rate, keep_prob)
+        if checked.rate == 1.0:
             raise ValueError("rate must be below 1 for GaussianDropout, whose variance is rate / (1 - rate), got 1.0")
-        return rate
+        return checked
 
 
-class GaussianNoise(_Layer):
+class GaussianNoise(_Layer[GaussianMask]):
     """``fastdrop.gaussian_noise`` as a layer: adds normal numbers of mean 0.
 
     {parameters}
@@ -358,17 +375,16 @@ class GaussianNoise(_Layer):
     _mask_type = "GaussianMask"
     _NUMBERS = ("stddev",)
 
-    def __init__(self, stddev: float, *, rng: RNG = None, always: bool = False) -> None:
-        super().__init__(stddev, rng, always)
-
-    @staticmethod
-    def _check_amount(amount: object) -> float:
-        return _arguments.standard_deviation(amount)
+    def __init__(self, stddev: Number, *, rng: RNG = None, always: bool = False) -> None:
+        super().__init__({"stddev": _arguments.standard_deviation(stddev)}, rng, always)
 
     @property
     def stddev(self) -> float:
-        return self._amount
+        return self._amount["stddev"]
 
     @stddev.setter
-    def stddev(self, stddev: float) -> None:
-        self._amount = self._check_amount(stddev)
+    def stddev(self, stddev: Number) -> None:
+        self._amount = {"stddev": _arguments.standard_deviation(stddev)}
+
+    def _checked(self, name: str, value: object) -> float:
+        return _arguments.standard_deviation(value)

@@ -100,7 +100,7 @@ def pay(size: int) -> bool:
 
 def whole(size: int) -> Chunks:
     """An array of so many elements, for one thread alone."""
-    return _backend.Chunks(size, max(size, 1))
+    return _backend.Chunks(0, size, max(size, 1))
 
 
 def share(work: Callable[[Chunks, bool], None], size: int) -> None:
@@ -108,7 +108,7 @@ def share(work: Callable[[Chunks, bool], None], size: int) -> None:
 
     It takes chunks until there are none left. When this returns, or raises, no thread is at work any more.
     """
-    chunks = _backend.Chunks(size, CHUNK)
+    chunks = _backend.Chunks(0, size, CHUNK)
     try:
         try:
             for _ in range(min(get_num_threads(), size // MIN_SHARE) - 1):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from fastdrop import _arguments
-from fastdrop._masks import DropoutMask, _whole
+from fastdrop import _arguments, _geometry
+from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
 from fastdrop._training import Probability, Stochastic, TrainingMode
@@ -256,7 +256,8 @@ class DropoutWrapper(Stochastic):
     ) -> tuple[Structure, Structure]:
         """Arrays with their elements dropped, and the masks, both in the structure in which the arrays came."""
         arrays = leaves(values)
-        rate = 1.0 - keep_prob if self.is_stochastic else 0.0
+        keep_prob = keep_prob if self.is_stochastic else 1.0
+        rate = 1.0 - keep_prob
         rates = [rate] * len(arrays) if is_dropped is None else [rate if dropped else 0.0 for dropped in is_dropped]
         # All that may be wrong with the arrays is seen before anything is drawn.
         for i, leaf in enumerate(arrays):
@@ -272,7 +273,10 @@ class DropoutWrapper(Stochastic):
             shape = np.shape(arrays[i])
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
-            masks.append(_whole(shape, rates[i], self.rng.key, call, noise_shape))
+            strides = _geometry.strides_of(shape, noise_shape)
+            probabilities = (rate, keep_prob, 1.0 / keep_prob if keep_prob > 0.0 else 0.0)
+            numbers = probabilities if rates[i] > 0.0 else (0.0, 1.0, 1.0)
+            masks.append(DropoutMask._made(shape, strides, 0, self.rng.key, call, *numbers, None))
             if rates[i] > 0.0:
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-import fastdrop
-from fastdrop import _threads
+from fastdrop import _backend, _threads
 from fastdrop._functions import dropout
 from fastdrop._tools.arrays import bfloat16_dtype, placed, random_array
 from fastdrop._tools.timing import RATES, Contender, Group, array_group
@@ -56,7 +55,7 @@ class Bound:
 
 def bounds_and_groups() -> tuple[list[Bound], dict[str, Group]]:
     """The bounds, float32 and one thread if they say nothing else, and the groups that measure them."""
-    here = fastdrop._kernels.name
+    here = _backend.running.name
     float32 = np.dtype(np.float32)
     bounds: list[Bound] = []
     groups: dict[str, Group] = {}
@@ -68,7 +67,7 @@ def bounds_and_groups() -> tuple[list[Bound], dict[str, Group]]:
     )
     for isa, nbytes, limits in copies:
         key = f"{isa} {format_size(nbytes)}"
-        missing = "" if isa in fastdrop._kernel_names() else f"no {isa}"
+        missing = "" if isa in _backend.names() else f"no {isa}"
         if not missing:
             groups[key] = array_group(random_array(nbytes, float32), RATES, isa, 1, with_recipe=False)
             groups[key].name = key

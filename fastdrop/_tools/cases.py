@@ -16,7 +16,7 @@ from fastdrop._functions import dropout
 from fastdrop._fused import bias_dropout_add, dropout_add, relu_dropout, relu_dropout_backward, zoneout
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask, alpha_numbers
 from fastdrop._noise import alpha_dropout, gaussian_dropout, gaussian_noise
-from fastdrop._operations import Operation
+from fastdrop._kernels import Operation
 from fastdrop._tools.arrays import dtypes
 
 RATES = (0.5, 0.25, 0.75, 0.125, 0.1, 0.2, 0.3, 0.9, 1 / 3, 2.0**-32, 1e-6, 1.0 - 1e-6, 1.0 - 2.0**-32, 1.0, 0.0)
@@ -41,9 +41,6 @@ MASKS: dict[Operation, type[DropoutMask | GaussianMask]] = {
     Operation.GAUSSIAN_DROPOUT: GaussianMask,
     Operation.GAUSSIAN_NOISE: GaussianMask,
 }
-ADDING = (Operation.DROPOUT_ADD, Operation.BIAS_DROPOUT_ADD)
-WITH_OTHER = (*ADDING, Operation.RELU_BACKWARD, Operation.ZONEOUT)
-NORMAL = (Operation.GAUSSIAN_DROPOUT, Operation.GAUSSIAN_NOISE)
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Case:
     margins: tuple[tuple[int, int], ...]
     noise_shape: tuple[int, ...] | None
     cuts: tuple[int, ...]
-    stream: bool
+    nontemporal: bool
     threads: int
     random_bits: bool
 
@@ -106,19 +103,19 @@ class Case:
             return f"{FUNCTIONS[self.op].__name__}({arguments}), num_threads({self.threads})"
         if self.what == "parts":
             return (
-                f"Kernels.apply(x, out, op={self.op.name}) in parts at {self.cuts}, offset={self.index}, "
-                f"stream={self.stream}, rate={self.rate!r}, {draw}"
+                f"Kernels.apply({self.op.name}, x, out) in parts at {self.cuts}, offset={self.index}, "
+                f"nontemporal={self.nontemporal}, rate={self.rate!r}, {draw}"
             )
         shape, noise = self.mask_shapes()
         part = ", ".join(f"{low}:{low + n}" for (low, _), n in zip(self.margins, self.x.shape, strict=True))
         use = {"mask.apply": "mask.apply(x, out)", "keep": "np.asarray(mask)", "packbits": "mask.packbits()"}[self.what]
         index = f"{self.index}{', ' if part else ''}{part}"
-        last = f"additive={self.op == Operation.GAUSSIAN_NOISE}" if self.op in NORMAL else f"noise_shape={noise}"
+        last = f"additive={self.op == Operation.GAUSSIAN_NOISE}" if self.op.reads_normals else f"noise_shape={noise}"
         mask = f"{MASKS[self.op].__name__}({shape}, {self._amount()}, {draw}, {last})[{index}]"
         return f"{use}, num_threads({self.threads})\nmask: {mask}"
 
     def _amount(self) -> str:
-        is_stddev = self.op == Operation.GAUSSIAN_NOISE or (self.what == "mask.apply" and self.op in NORMAL)
+        is_stddev = self.op == Operation.GAUSSIAN_NOISE or (self.what == "mask.apply" and self.op.reads_normals)
         return f"stddev={self.numbers()[0]!r}" if is_stddev else f"rate={self.rate!r}"
 
     def mask_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -131,7 +128,7 @@ class Case:
         """The part of a mask that is used."""
         shape, noise_shape = self.mask_shapes()
         part = (self.index, *(slice(low, low + n) for n, (low, _) in zip(self.x.shape, self.margins, strict=True)))
-        if self.op in NORMAL:
+        if self.op.reads_normals:
             additive = self.op == Operation.GAUSSIAN_NOISE
             return GaussianMask(shape, self.numbers()[0], key=self.key, call=self.call, additive=additive)[part]
         kind = AlphaMask if self.op == Operation.ALPHA_DROPOUT else DropoutMask
@@ -164,10 +161,10 @@ def make_case(rng: np.random.Generator) -> Case:
         op = Operation(int(rng.integers(len(Operation))))
     elif what == "mask.apply" and rng.random() < 0.5:
         op = list(MASKS)[rng.integers(len(MASKS))]
-    if op == Operation.BIAS_DROPOUT_ADD and ndim == 0:
+    if op.reads_bias and ndim == 0:
         op = Operation.DROPOUT_ADD
     period = 0
-    if op == Operation.BIAS_DROPOUT_ADD:
+    if op.reads_bias:
         period = shape[-1] if what == "function" else int(rng.integers(32, 3000))
     margins = tuple((0, 0) for _ in shape)
     noise_shape = None
@@ -190,7 +187,7 @@ def make_case(rng: np.random.Generator) -> Case:
         out = _layout(rng, shape, np.dtype(np.float64))
     elif kind == "overlapping" and size > 1:
         out = "x's memory, one element further"
-    elif kind == "other" and op in WITH_OTHER:
+    elif kind == "other" and op.reads_other:
         out = "other itself"
     else:
         out = "x itself" if kind == "x" else "None" if what != "parts" else _layout(rng, shape, dtype)
@@ -199,7 +196,7 @@ def make_case(rng: np.random.Generator) -> Case:
         x = Layout(dtype, shape, strides, GUARD, 2 * GUARD + (size + 1) * dtype.itemsize)
     else:
         x = _layout(rng, shape, dtype, may_broadcast=out != "x itself")
-    other = _layout(rng, shape, dtype, may_broadcast=out != "other itself") if op in WITH_OTHER else None
+    other = _layout(rng, shape, dtype, may_broadcast=out != "other itself") if op.reads_other else None
     rate = float(rng.choice(RATES)) if rng.random() < 0.6 else float(rng.random())
     return Case(
         what=what,
@@ -215,7 +212,7 @@ def make_case(rng: np.random.Generator) -> Case:
         margins=margins,
         noise_shape=noise_shape,
         cuts=tuple(sorted(int(cut) for cut in rng.integers(0, size + 1, int(rng.integers(3))))),
-        stream=bool(rng.random() < 0.5),
+        nontemporal=bool(rng.random() < 0.5),
         threads=int(rng.integers(1, 4)),
         random_bits=bool(rng.random() < 0.5),
     )
@@ -265,10 +262,10 @@ def values_of(rng: np.random.Generator, case: Case) -> dict[str, np.ndarray]:
     What is added to x is always the former: which NaN comes of two is up to the machine and the compiler.
     """
     values = {"x": _array_values(rng, case.x, case.random_bits)}
-    if case.op == Operation.BIAS_DROPOUT_ADD:
+    if case.op.reads_bias:
         values["bias"] = rng.standard_normal(case.period, np.float32).astype(values["x"].dtype)
     if case.other is not None:
-        values["other"] = _array_values(rng, case.other, case.random_bits and case.op not in ADDING)
+        values["other"] = _array_values(rng, case.other, case.random_bits and case.op not in (Operation.DROPOUT_ADD, Operation.BIAS_DROPOUT_ADD))
     return values
 
 

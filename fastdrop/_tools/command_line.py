@@ -16,12 +16,12 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
-import fastdrop
-from fastdrop import _arguments
+from fastdrop import _arguments, _backend
 from fastdrop._config import show_config
 from fastdrop._tools import bench, verify
 from fastdrop._tools.arrays import bfloat16_dtype
 from fastdrop._tools.timing import RATES, RECIPE
+from fastdrop._version import __version__
 
 PROG = "python -m fastdrop"
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parsers() -> tuple[Parser, Parser]:
     """The parser, and that of bench, which has more to check than one argument at a time."""
     parser = Parser(prog=PROG, description="Dropout on the CPU for NumPy arrays.")
-    parser.add_argument("--version", action="version", version=f"fastdrop {fastdrop.__version__}")
+    parser.add_argument("--version", action="version", version=f"fastdrop {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
     of_info = commands.add_parser("info", help="show version, instruction sets, threads and caches")
@@ -110,7 +110,7 @@ def _parsers() -> tuple[Parser, Parser]:
         "--dtype", choices=["float16", "bfloat16", "float32", "float64"], help="of the arrays (float32)"
     )
     of_bench.add_argument("--rates", type=_rate, nargs="+", metavar="RATE", help="probabilities to drop (0.1 0.5)")
-    of_bench.add_argument("--isa", type=_isa, metavar="NAME", help=f"instruction set ({fastdrop._kernels.name})")
+    of_bench.add_argument("--isa", type=_isa, metavar="NAME", help=f"instruction set ({_backend.running.name})")
     of_bench.add_argument("--threads", type=_count, metavar="N", help="how many may work on one array (1)")
     of_bench.add_argument(
         "--bounds",
@@ -154,7 +154,7 @@ def _run_bench(arguments: argparse.Namespace, parser: Parser) -> int:
         sizes=sizes,
         dtype=dtype,
         rates=list(dict.fromkeys(arguments.rates or RATES)),
-        isa=arguments.isa or fastdrop._kernels.name,
+        isa=arguments.isa or _backend.running.name,
         threads=arguments.threads or 1,
         with_bounds=is_default if arguments.bounds is None else arguments.bounds,
         array=array,
@@ -226,7 +226,7 @@ def _size(text: str) -> int:
 
 def _isa(text: str) -> str:
     try:
-        fastdrop._find_kernels(text)
+        _backend.find(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text

@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastdrop._operations import Operation
-
-if TYPE_CHECKING:
-    from fastdrop._core import Kernels as Compiled
-    from fastdrop._reference import Kernels as Reference
+from fastdrop._kernels import Draw, IndexMap, Kernels, Operands, Operation
+from fastdrop._threads import whole
 
 # rounds, counter, key, words: published with Random123 (D. E. Shaw Research), tests/kat_vectors.
 PHILOX = (
@@ -52,7 +48,7 @@ NORMALS = (
 )
 
 
-def differences(kernels: Compiled | Reference) -> Iterator[str | None]:
+def differences(kernels: Kernels) -> Iterator[str | None]:
     """For each known answer what is wrong with that of an implementation, or None if it is right."""
     for rounds, counter, key, expected in PHILOX:
         first, second = _words(key)
@@ -67,7 +63,7 @@ def differences(kernels: Compiled | Reference) -> Iterator[str | None]:
             )
         )
     for draw_key, call, start, n, rate, expected in STREAM:
-        got = kernels.keep_bits(n, draw_key, call, threshold(rate), start).tobytes().hex()
+        got = kernels.keep_bits(n, Draw(draw_key, call, threshold(rate)), start).tobytes().hex()
         yield (
             None
             if got == expected
@@ -78,7 +74,13 @@ def differences(kernels: Compiled | Reference) -> Iterator[str | None]:
         )
     for draw_key, call, start, expected in NORMALS:
         normals = np.full(len(expected.split()), -0.0, np.float32)  # to which anything can be added without a change
-        kernels.apply(normals, normals, 0, normals.size, draw_key, call, 0, 1.0, start, op=Operation.GAUSSIAN_NOISE)
+        kernels.apply(
+            Operation.GAUSSIAN_NOISE,
+            Operands(normals, normals),
+            Draw(draw_key, call),
+            IndexMap(start),
+            whole(normals.size),
+        )
         got = " ".join(f"{bits:08x}" for bits in normals.view(np.uint32))
         yield (
             None

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import fastdrop
+from fastdrop import _backend
 from fastdrop._threads import num_threads
 from fastdrop._tools.arrays import placed
 from fastdrop._tools.progress import Progress
@@ -50,7 +50,7 @@ class Contender:
     def time(self, repetitions: int) -> float:
         """Seconds of so many calls."""
         timer = timeit.Timer(self.statement, globals=self.names)
-        with fastdrop._using(self.isa), num_threads(self.threads):
+        with _backend._using(self.isa), num_threads(self.threads):
             return timer.timeit(repetitions)
 
     def calibrate(self) -> float:

@@ -15,15 +15,14 @@ from types import ModuleType
 
 import numpy as np
 
-import fastdrop
-from fastdrop import _reference
+from fastdrop import _backend, _reference
 from fastdrop._masks import DropoutMask
-from fastdrop._operations import Operation
+from fastdrop._kernels import Draw, IndexMap, Operands, Operation
 from fastdrop._streams import PhiloxStream
 from fastdrop._threads import num_threads
 from fastdrop._tools import known_answers
 from fastdrop._tools.arrays import bfloat16_dtype
-from fastdrop._tools.cases import FILL, FUNCTIONS, MASKS, NORMAL, Case, Layout, make_case, values_of
+from fastdrop._tools.cases import FILL, FUNCTIONS, MASKS, Case, Layout, make_case, values_of
 from fastdrop._tools.known_answers import threshold
 from fastdrop._tools.progress import Progress
 
@@ -63,12 +62,12 @@ def verify(
     Returns
     -------
     list of Result
-        One for each of ``fastdrop._kernel_names()``. What differs is not looked at any further.
+        One for each of ``_backend.names()``. What differs is not looked at any further.
     """
-    results = [Result(name) for name in fastdrop._kernel_names()]
+    results = [Result(name) for name in _backend.names()]
     for result in results:
         try:
-            for difference in known_answers.differences(fastdrop._find_kernels(result.name)):
+            for difference in known_answers.differences(_backend.find(result.name)):
                 result.known_answers += 1
                 if difference is not None:
                     result.difference = difference
@@ -134,7 +133,8 @@ def _expected(case: Case, values: dict[str, np.ndarray]) -> np.ndarray:
     if case.what == "parts" and bias is not None:
         bias = np.resize(bias, x.shape)
     with np.errstate(all="ignore"):
-        y = _reference.operated(case.op, wide["x"], drawn, scale, other, bias, shift, fill)
+        numbers = Operands(x, x, scale, shift=shift, fill=fill)
+        y = _reference.operated(case.op, wide["x"], drawn, numbers, other, bias)
         return np.asarray(_reference.narrowed(y, x.dtype))  # for lack of dimensions a number
 
 
@@ -144,8 +144,8 @@ def _drawn(case: Case) -> np.ndarray:
     if case.what != "parts":
         shape = case.mask_shapes()[1][1:]
         start *= math.prod(shape)
-    if case.op in NORMAL:
-        return _reference.normal_elements(0, math.prod(shape), case.key, case.call, start, None).reshape(shape)
+    if case.op.reads_normals:
+        return _reference.normal_elements(0, math.prod(shape), Draw(case.key, case.call), IndexMap(start)).reshape(shape)
     is_backward = case.what == "function" and case.op == Operation.RELU_BACKWARD  # which draws nothing
     limit = 0 if is_backward else threshold(case.rate)
     return _reference.keep_range(start, math.prod(shape), case.key, case.call, limit).reshape(shape)
@@ -172,7 +172,7 @@ def _fault(case: Case, values: dict[str, np.ndarray], expected: np.ndarray, name
         written = "x"
         x = arrays["x"]
         out = np.ndarray(x.shape, x.dtype, buffers["x"], case.x.offset + x.dtype.itemsize, x.strides)
-    with fastdrop._using(name), num_threads(case.threads), np.errstate(all="ignore"):
+    with _backend._using(name), num_threads(case.threads), np.errstate(all="ignore"):
         got = _answer(case, arrays, out)
         if case.what in ("keep", "packbits"):
             return _first_difference(got, expected)
@@ -220,22 +220,13 @@ def _answer_of_function(case: Case, arrays: dict[str, np.ndarray], out: np.ndarr
 def _answer_in_parts(case: Case, arrays: dict[str, np.ndarray], out: np.ndarray) -> np.ndarray:
     scale, shift, fill = case.numbers()
     for start, stop in _parts(case.cuts, out.size):
-        fastdrop._kernels.apply(
-            arrays["x"],
-            out,
-            start,
-            stop,
-            case.key,
-            case.call,
-            threshold(case.rate),
-            scale,
-            case.index,
-            stream=case.stream,
-            op=case.op,
-            other=arrays.get("other"),
-            bias=arrays.get("bias"),
-            shift=shift,
-            fill=fill,
+        _backend.running.apply(
+            case.op,
+            Operands(arrays["x"], out, scale, arrays.get("other"), arrays.get("bias"), shift, fill),
+            Draw(case.key, case.call, threshold(case.rate)),
+            IndexMap(case.index),
+            _backend.Chunks(start, stop, max(stop - start, 1)),
+            nontemporal=case.nontemporal,
         )
     return out
 
@@ -280,9 +271,9 @@ def report(results: list[Result]) -> str:
         lines.append(f"{result.name:<12}{counts}   {verdict}")
         if result.difference is not None:
             lines += [f"    {line}" for line in result.difference.splitlines()]
-    core: ModuleType | None = fastdrop._core
+    core: ModuleType | None = _backend.compiled
     for name in core.built() if core is not None else ():
-        if name not in fastdrop._kernel_names():
+        if name not in _backend.names():
             lines.append(f"{name:<12}NOT VERIFIED: built, but this machine cannot run it")
     if core is None:
         lines.append("compiled core: NOT VERIFIED, this build has none")
