@@ -150,22 +150,22 @@ class MaskState:
 class DropoutState(MaskState):
     """The fields of a mask of dropout."""
 
-    __slots__ = ("_numbers", "_packed")
+    __slots__ = ("_chances", "_packed")
 
-    _numbers: tuple[float, float, float]
+    _chances: tuple[float, float, float]
     _packed: bytes | None
 
     @property
     def rate(self) -> float:
-        return self._numbers[0]
+        return self._chances[0]
 
     @property
     def keep_prob(self) -> float:
-        return self._numbers[1]
+        return self._chances[1]
 
     @property
     def scale(self) -> float:
-        return self._numbers[2]
+        return self._chances[2]
 
     @property
     def _bits(self) -> bytes | None:
@@ -178,7 +178,7 @@ class DropoutState(MaskState):
 
     def _decide(self, rate: float, keep_prob: float, scale: float, bits: bytes | None) -> None:
         """Set these fields, of a mask that nobody else has yet."""
-        fill(self, "_numbers", (rate, keep_prob, scale))
+        fill(self, "_chances", (rate, keep_prob, scale))
         fill(self, "_packed", bits)
 
 
