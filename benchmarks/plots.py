@@ -143,10 +143,10 @@ def throughput(run: Run) -> Figure | None:
     plain_log(left.yaxis, 0.01, 0.1, 1, 10, 100)
     the_copy(right)
     for rate, cases in series.items():
-        for nbytes, target in ((case.about["bytes"], bound_in_copies(case)) for case in cases):
-            if target is not None:
+        for nbytes, bound in ((case.about["bytes"], bound_in_copies(case)) for case in cases):
+            if bound is not None:
                 style = {"marker": "_", "markersize": 13, "markeredgewidth": 2, "alpha": 0.6}
-                right.plot([nbytes], [target["at_most"]], color=COLORS[rate], **style)
+                right.plot([nbytes], [bound["at_most"]], color=COLORS[rate], **style)
     right.set(title="time, in copies", xlabel="array", yscale="log")
     plain_log(right.yaxis, 0.5, 1, 2, 4)
     right.legend()
