@@ -74,7 +74,7 @@ FEWEST = 4  # rounds of which there is a median that one disturbed round does no
 QUICK = Effort(turn=20e-6, rounds=3, fewest=2, budget=0.0, patience=0.0)
 STAY = BLOCK  # rounds with one set of buffers
 WARM, PASSES = 2e-3, 4  # seconds, and calls: where one of them is reached, the caches are warm
-SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that a call before it would have to restore
+SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that a call before it would restore
 
 
 class Turn(NamedTuple):

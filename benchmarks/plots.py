@@ -383,7 +383,7 @@ PLOTS: tuple[tuple[str, str, str, str, Callable], ...] = (
         (
             "Each point is an operation of the core or the family; the dashed roof is what this machine's own copy "
             "moves in a second. A horizontal line is the speed at which decisions are drawn when nothing else is "
-            "moved. What stands near the lower of the two can not become much faster. From left to right: two arrays "
+            "moved. What stands near the lower of the two cannot become much faster. From left to right: two arrays "
             "in and one out, one in and one out, booleans, bits."
         ),
         "Scatter chart of elements a second against elements per byte moved, with the copy's bandwidth as a slope.",

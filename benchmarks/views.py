@@ -290,8 +290,8 @@ METHOD = (
     ),
     (
         "Each case is measured in turn with its references on the same warmed buffers, in rounds; the order is "
-        "shuffled in each. A ratio is taken within a round. A time is that of this machine in those minutes: ratios "
-        "are to be compared."
+        "shuffled in each. A ratio is taken within a round. A time is that of this machine in those minutes: compare "
+        "ratios."
     ),
     (
         f"A round in which the reference takes more than {OFF:g} times its best is left out. A pass is a process of "
