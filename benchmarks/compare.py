@@ -5,7 +5,7 @@
     python -m benchmarks.compare OLD.json NEW.json --markdown summary.md
 
 What is compared are ratios to the reference, never times. Exit status: 0 if nothing is slower, 1 if something is or if
-a case has failed, 2 if the runs can not be compared.
+a case has failed, 2 if the runs cannot be compared.
 
 The ratio of two ratios has an interval from the standard errors that a bootstrap gives for both (benchmarks.results).
 Those come from few passes and are themselves uncertain: each is drawn towards the median of all cases of the run, as if

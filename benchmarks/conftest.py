@@ -242,14 +242,14 @@ def compact(value: Any) -> str:
 
 @pytest.fixture
 def in_turn(benchmark, request) -> Callable[..., None]:
-    """``in_turn(make, about, targets)``: see measuring.measure()."""
+    """``in_turn(make, about, bounds)``: see measuring.measure()."""
     _, passes = request.config.pluginmanager.get_plugin("fastdrop-session").pass_of
     if request.node.get_closest_marker("once"):
         passes = 1
     effort = measuring.QUICK if request.config.option.quick else measuring.Effort().share(passes)
 
-    def measure(make, about, targets=(), **options) -> None:
-        measuring.measure(benchmark, make, about, targets, effort=effort, **options)
+    def measure(make, about, bounds=(), **options) -> None:
+        measuring.measure(benchmark, make, about, bounds, effort=effort, **options)
 
     return measure
 

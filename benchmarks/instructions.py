@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Instructions an element of every kernel, counted by callgrind: what a busy machine can not move.
+"""Instructions an element of every kernel, counted by callgrind: what a busy machine cannot move.
 
     python -m benchmarks.instructions             count, and compare with benchmarks/instructions.json
     python -m benchmarks.instructions --update    count, and write that file
 
 The core is compiled with the flags of setup.py, and instructions.c calls each kernel once on 65,536 elements. Another
 compiler, or another major version of the same, makes other instructions: then nothing is compared, which is said. What
-differs from the file by more than 2 % ends in exit status 1, whether it grew or shrank: what became better is to be
+differs from the file by more than 2 % ends in exit status 1, whether it grew or shrank: what became better must be
 kept by an update. Valgrind does not know AVX-512.
 
 An instruction is not a time. Fewer of them are mostly faster, and the same number of them in the same code takes the
@@ -39,7 +39,7 @@ Counts = dict[str, dict[str, float]]  # instructions an element, by instruction 
 
 
 class Failed(Exception):
-    """Nothing could be counted, or what was found can not be read."""
+    """Nothing could be counted, or what was found cannot be read."""
 
 
 def build_flags() -> list[str]:
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
                 except Failed as error:
                     if "can run here" not in str(error):
                         raise
-                    print(f"NOT COUNTED: {isa}, which can not run here under valgrind")
+                    print(f"NOT COUNTED: {isa}, which cannot run here under valgrind")
     except Failed as error:
         print(f"python -m benchmarks.instructions: error: {error}", file=sys.stderr)
         return 2

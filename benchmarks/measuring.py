@@ -74,7 +74,7 @@ FEWEST = 4  # rounds of which there is a median that one disturbed round does no
 QUICK = Effort(turn=20e-6, rounds=3, fewest=2, budget=0.0, patience=0.0)
 STAY = BLOCK  # rounds with one set of buffers
 WARM, PASSES = 2e-3, 4  # seconds, and calls: where one of them is reached, the caches are warm
-SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that a call before it would have to restore
+SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that a call before it would restore
 
 
 class Turn(NamedTuple):
@@ -169,9 +169,9 @@ class Rounds:
         """How many rounds are good: in which no reference is far from its best. The least of what is judged."""
         least = self._number
         for names in self.judged:
-            bounds = [OFF * min(self.seconds[name]) for name in names]
+            limits = [OFF * min(self.seconds[name]) for name in names]
             rounds = zip(*(self.seconds[name] for name in names), strict=True)
-            good = sum(all(map(operator.le, times, bounds)) for times in rounds)
+            good = sum(all(map(operator.le, times, limits)) for times in rounds)
             least = min(least, good)
         return least
 
@@ -211,7 +211,7 @@ def measure(
     benchmark: Any,
     make: Callable[[], Turn],
     about: dict[str, Any],
-    targets: tuple[dict[str, Any], ...] = (),
+    bounds: tuple[dict[str, Any], ...] = (),
     *,
     effort: Effort,
     pause: float = 0.0,
@@ -225,7 +225,7 @@ def measure(
         Gives the case on new buffers, each time that it is called.
     about : dict
         What the case is, from ``about()``.
-    targets : tuple of dict
+    bounds : tuple of dict
         ``{"name": ..., "over": {reference: factor, ...}, "at_most": x}`` asks that the case take at most x times as
         long as the sum of those references, and ``{"name": ..., "seconds": x}`` that it take at most x seconds.
     effort : Effort
@@ -236,7 +236,7 @@ def measure(
         first = make()
         first.proof()
         benchmark.group = f"{about['function']}, {format_size(about['bytes'])}"
-        benchmark.extra_info |= {"case": about, "targets": list(targets), "load": [_load()]}
+        benchmark.extra_info |= {"case": about, "bounds": list(bounds), "load": [_load()]}
         if benchmark.disabled:
             for call in first.references.values():
                 call()
@@ -245,7 +245,7 @@ def measure(
         turns = [first, *(make() for _ in range(placements(about["bytes"]) - 1))]
         with _no_garbage():
             first_reference = next(iter(first.references))
-            judged = {(first_reference,), *(tuple(target["over"]) for target in targets if "over" in target)}
+            judged = {(first_reference,), *(tuple(bound["over"]) for bound in bounds if "over" in bound)}
             rounds = Rounds(turns, effort, tuple(judged), pause)
             rounds.begin()
 

@@ -143,10 +143,10 @@ def throughput(run: Run) -> Figure | None:
     plain_log(left.yaxis, 0.01, 0.1, 1, 10, 100)
     the_copy(right)
     for rate, cases in series.items():
-        for nbytes, target in ((case.about["bytes"], bound_in_copies(case)) for case in cases):
-            if target is not None:
+        for nbytes, bound in ((case.about["bytes"], bound_in_copies(case)) for case in cases):
+            if bound is not None:
                 style = {"marker": "_", "markersize": 13, "markeredgewidth": 2, "alpha": 0.6}
-                right.plot([nbytes], [target["at_most"]], color=COLORS[rate], **style)
+                right.plot([nbytes], [bound["at_most"]], color=COLORS[rate], **style)
     right.set(title="time, in copies", xlabel="array", yscale="log")
     plain_log(right.yaxis, 0.5, 1, 2, 4)
     right.legend()
@@ -383,7 +383,7 @@ PLOTS: tuple[tuple[str, str, str, str, Callable], ...] = (
         (
             "Each point is an operation of the core or the family; the dashed roof is what this machine's own copy "
             "moves in a second. A horizontal line is the speed at which decisions are drawn when nothing else is "
-            "moved. What stands near the lower of the two can not become much faster. From left to right: two arrays "
+            "moved. What stands near the lower of the two cannot become much faster. From left to right: two arrays "
             "in and one out, one in and one out, booleans, bits."
         ),
         "Scatter chart of elements a second against elements per byte moved, with the copy's bandwidth as a slope.",

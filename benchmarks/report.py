@@ -44,7 +44,7 @@ def context(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> 
         "title": TITLE,
         "lead": views.lead(run),
         "glance": views.glance(run),
-        "marks": views.marks(run),
+        "bounds": views.bounds(run),
         "plots": [vars(plot) | {"svg": Markup(plot.svg)} for plot in drawn],
         "columns": [
             dict(zip(("key", "label", "kind", "filter", "help"), column, strict=True)) for column in views.COLUMNS

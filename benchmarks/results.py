@@ -54,7 +54,7 @@ class Case:
 
     name: str
     about: dict[str, Any]
-    targets: tuple[dict[str, Any], ...]
+    bounds: tuple[dict[str, Any], ...]
     seconds: np.ndarray
     references: dict[str, np.ndarray]
     passes: tuple[int, ...]  # rounds of each
@@ -239,10 +239,10 @@ def _case(name: str, record: dict[str, Any]) -> Case:
         raise ValueError("a pass without rounds")
     for key in ABOUT:
         extra["case"][key]
-    for target in extra["targets"]:
-        for reference in target.get("over", ()):
+    for bound in extra["bounds"]:
+        for reference in bound.get("over", ()):
             references[reference]
-    return Case(name, extra["case"], tuple(extra["targets"]), seconds, references, passes)
+    return Case(name, extra["case"], tuple(extra["bounds"]), seconds, references, passes)
 
 
 def _times(values: list[float], of: str) -> np.ndarray:

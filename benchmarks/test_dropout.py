@@ -28,7 +28,7 @@ ISAS = fastdrop._kernel_names()[1:]
 CPUS = _threads._usable_cpus()
 
 # Times the copy, in the plain case but for the instruction set.
-BOUNDS = {
+COPIES = {
     ("avx512", MIB): {0.1: 1.8, 0.5: 1.1},
     ("avx512", 8 * MIB): {0.1: 2.0, 0.5: 1.2},
     ("avx512", 64 * MIB): {0.1: 1.0, 0.5: 0.9},
@@ -108,11 +108,11 @@ def parameters() -> list:
     return [pytest.param(*astuple(case), id=case.id, marks=() if case in short else pytest.mark.full) for case in cases]
 
 
-def targets(case: Case) -> Iterator[dict]:
+def bounds(case: Case) -> Iterator[dict]:
     """What is asked of it: in the same rounds, at most so many times what it is compared with."""
-    bound = BOUNDS.get((case.isa, case.nbytes), {}).get(case.rate)
-    if bound is not None and case.is_plain_but_for("isa"):
-        yield {"name": "the copy", "over": {"np.copyto": 1}, "at_most": bound}
+    copies = COPIES.get((case.isa, case.nbytes), {}).get(case.rate)
+    if copies is not None and case.is_plain_but_for("isa"):
+        yield {"name": "the copy", "over": {"np.copyto": 1}, "at_most": copies}
     if case.nbytes == ONE and case.operation == "forward":
         # What it costs to be called in a loop belongs to neither.
         over = {"np.multiply": 1, "an empty call": -0.6 / 1.6}
@@ -188,5 +188,5 @@ def test_dropout(in_turn, operation, nbytes, rate, dtype, isa, threads, out):
             memory=kept(mask) if operation == "forward" else None,
             axis="size" if case.is_plain_but_for() else None,
         ),
-        tuple(targets(case)),
+        tuple(bounds(case)),
     )

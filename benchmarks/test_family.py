@@ -51,11 +51,11 @@ def fused_case(in_turn, function, shapes, rate, in_numpy, extra_read) -> None:
     if extra_read:
         plain["name"] += " and the extra array's reading"
         plain["over"] |= {"np.add": 1, "np.negative": -1}
-    targets = (
+    bounds = (
         plain,
         {"name": "the same in NumPy calls around dropout", "over": {"in NumPy calls": 1}, "at_most": 0.5},
     )
-    in_turn(make, about("forward", function.__name__, nbytes, rate, moved=moved, memory=memory), targets)
+    in_turn(make, about("forward", function.__name__, nbytes, rate, moved=moved, memory=memory), bounds)
 
 
 def test_dropout_add(in_turn, rate):
@@ -123,7 +123,7 @@ def test_zoneout(in_turn, rate):
     in_turn(make, about("forward", "zoneout", nbytes, rate, moved=3 * nbytes, memory=memory))
 
 
-def one_operand_case(in_turn, function, shape, rate, references, targets, **options) -> None:
+def one_operand_case(in_turn, function, shape, rate, references, bounds, **options) -> None:
     """A function of x alone, beside the copy and others. ``references(x, y)`` gives those."""
 
     def make() -> Turn:
@@ -137,14 +137,14 @@ def one_operand_case(in_turn, function, shape, rate, references, targets, **opti
         )
 
     memory = kept(function(floats(*shape), rate, return_mask=True, **options)[1])
-    in_turn(make, about("forward", function.__name__, 4 * math.prod(shape), rate, memory=memory, **options), targets)
+    in_turn(make, about("forward", function.__name__, 4 * math.prod(shape), rate, memory=memory, **options), bounds)
 
 
 COPY = ({"name": "the copy", "over": {"np.copyto": 1}, "at_most": 1.0},)
 
 
 @pytest.mark.parametrize(
-    ("function", "shape", "options", "targets"),
+    ("function", "shape", "options", "bounds"),
     [
         pytest.param(fastdrop.dropout1d, (32, 1024, 64), {}, (), id="dropout1d"),
         pytest.param(fastdrop.dropout2d, (32, 64, 32, 32), {}, COPY, id="dropout2d-channels_first"),
@@ -157,8 +157,8 @@ COPY = ({"name": "the copy", "over": {"np.copyto": 1}, "at_most": 1.0},)
         pytest.param(fastdrop.feature_alpha_dropout, (32, 64, 32, 32), {}, (), id="feature_alpha_dropout"),
     ],
 )
-def test_shared(in_turn, function, shape, options, targets, rate):
-    one_operand_case(in_turn, function, shape, rate, lambda x, y: {}, targets, **options)
+def test_shared(in_turn, function, shape, options, bounds, rate):
+    one_operand_case(in_turn, function, shape, rate, lambda x, y: {}, bounds, **options)
 
 
 @pytest.mark.parametrize("function", [fastdrop.gaussian_dropout, fastdrop.gaussian_noise])

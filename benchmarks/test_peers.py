@@ -82,7 +82,7 @@ def peer(name: str, statement: str, *modules: str, group: str = "", threads: str
 
 @functools.cache
 def imported(module: str) -> Any:
-    """A peer's module. If it is installed and can not be imported, that is an error."""
+    """A peer's module. If it is installed and cannot be imported, that is an error."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():

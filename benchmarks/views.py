@@ -67,34 +67,34 @@ def peer_label(case: Case) -> str:
 # What a report says
 
 
-def mark(case: Case, target: dict[str, Any] | None, group: str, label: str) -> dict[str, Any]:
-    """A row of what can be read off at one glance."""
-    if target is not None and "seconds" in target:
-        value, bound = case.median, target["seconds"]
+def judged(case: Case, bound: dict[str, Any] | None, group: str, label: str) -> dict[str, Any]:
+    """A row of what can be read off at one glance: a ratio, and whether it keeps its bound."""
+    if bound is not None and "seconds" in bound:
+        value, most = case.median, bound["seconds"]
         return {
             "group": group,
             "case": label,
-            "against": duration(bound),
-            "ratio": value / bound,
+            "against": duration(most),
+            "ratio": value / most,
             "low": None,
             "high": None,
             "bound": 1.0,
-            "met": value <= bound,
+            "met": value <= most,
             "noisy": case.estimate.is_noisy,
             "seconds": value,
         }
-    over = target["over"] if target else {case.reference: 1}
+    over = bound["over"] if bound else {case.reference: 1}
     estimate = case.estimate_over(over)
-    bound = target["at_most"] if target else None
+    most = bound["at_most"] if bound else None
     return {
         "group": group,
         "case": label,
-        "against": target["name"] if target else "the copy",
+        "against": bound["name"] if bound else "the copy",
         "ratio": estimate.ratio,
         "low": estimate.low,
         "high": estimate.high,
-        "bound": bound,
-        "met": None if bound is None else estimate.ratio <= bound,
+        "bound": most,
+        "met": None if most is None else estimate.ratio <= most,
         "noisy": estimate.is_noisy,
         "seconds": case.median,
     }
@@ -108,32 +108,32 @@ COPY, REST, FUSED, FAMILY = (
 )
 
 
-def marks(run: Run) -> list[dict[str, Any]]:
+def bounds(run: Run) -> list[dict[str, Any]]:
     """Whatever has a bound, and whether it keeps it, by groups."""
     result = [
-        mark(case, target, group_of(case, target), what(case, run))
+        judged(case, bound, group_of(case, bound), what(case, run))
         for case in run.cases.values()
-        for target in case.targets
+        for bound in case.bounds
     ]
-    return sorted(result, key=lambda mark: (COPY, REST, FUSED, FAMILY).index(mark["group"]))
+    return sorted(result, key=lambda row: (COPY, REST, FUSED, FAMILY).index(row["group"]))
 
 
-def group_of(case: Case, target: dict[str, Any]) -> str:
+def group_of(case: Case, bound: dict[str, Any]) -> str:
     function = case.about["function"]
     if function == "dropout":
-        return COPY if target == bound_in_copies(case) else REST
+        return COPY if bound == bound_in_copies(case) else REST
     return FUSED if function in ("dropout_add", "bias_dropout_add", "relu_dropout") else FAMILY
 
 
 def bound_in_copies(case: Case) -> dict[str, Any] | None:
-    """The target that says how many copies it may cost."""
-    return next((target for target in case.targets if target.get("over") == {"np.copyto": 1}), None)
+    """The one that says how many copies it may cost."""
+    return next((bound for bound in case.bounds if bound.get("over") == {"np.copyto": 1}), None)
 
 
 def score(run: Run) -> str:
     """How many of the bounds are met."""
-    bounds = marks(run)
-    return f"{sum(mark['met'] for mark in bounds)} of the project's own {len(bounds)} bounds"
+    rows = bounds(run)
+    return f"{sum(row['met'] for row in rows)} of the project's own {len(rows)} bounds"
 
 
 def plain_dropout(run: Run) -> dict[tuple[str, int], dict[tuple[int, float], Case]]:
@@ -172,7 +172,7 @@ def in_copies(case: Case | None) -> dict[str, Any] | None:
     """A cell of what can be read off at one glance."""
     if case is None:
         return None
-    return mark(case, bound_in_copies(case), "", what(case))
+    return judged(case, bound_in_copies(case), "", what(case))
 
 
 def what(case: Case, run: Run | None = None) -> str:
@@ -231,8 +231,8 @@ def row(case: Case) -> dict[str, Any]:
         flags.append("peer wins")
     if estimate.is_noisy:
         flags.append("noisy")
-    if case.targets:
-        met = all(mark(case, target, "", "")["met"] for target in case.targets)
+    if case.bounds:
+        met = all(judged(case, bound, "", "")["met"] for bound in case.bounds)
         flags.append("bound met" if met else "bound missed")
     memory = about.get("memory")
     cells: dict[str, tuple[str, Any]] = {
@@ -290,8 +290,8 @@ METHOD = (
     ),
     (
         "Each case is measured in turn with its references on the same warmed buffers, in rounds; the order is "
-        "shuffled in each. A ratio is taken within a round. A time is that of this machine in those minutes: ratios "
-        "are to be compared."
+        "shuffled in each. A ratio is taken within a round. A time is that of this machine in those minutes: compare "
+        "ratios."
     ),
     (
         f"A round in which the reference takes more than {OFF:g} times its best is left out. A pass is a process of "

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import LSTMState
+from fastdrop import LSTMState, RecurrentMasks
 
 Array: TypeAlias = npt.NDArray[np.floating]
-RecurrentMasks: TypeAlias = Any  # what fastdrop.RecurrentDropout.draw returns
 
 GATES = ("input", "forget", "output", "candidate")
 

@@ -29,6 +29,14 @@ class Prediction(NamedTuple):
         The variance is that of the population: divided by the number of passes. Numbers for outputs that are numbers.
     samples : ndarray or None
         All outputs, in their own dtype and of shape ``(n, *shape)``, if they were asked for.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> layer = fastdrop.Dropout(0.5, rng=0, always=True)
+    >>> mean, variance, samples = fastdrop.mc_predict(layer, np.ones(3), 100, return_samples=True)
+    >>> np.allclose(mean, samples.mean(axis=0)), np.allclose(variance, samples.var(axis=0))
+    (True, True)
     """
 
     mean: npt.NDArray[np.float64]
@@ -40,11 +48,11 @@ class stochastic:
     """A context in which these layers draw in inference too, as if they had been made with ``always=True``.
 
     It holds for the calling thread, or asyncio task, alone: other threads that run the same layers meanwhile get what
-    they would get without it. A thread that is to take part runs in a copy of the context, as
+    they would get without it. A thread that takes part runs in a copy of the context, as
     ``contextvars.copy_context().run(f)`` does; a task that is started inside has one of its own accord. Contexts nest,
     and an inner one adds its layers to those of the outer one.
 
-    The masks are the next ones of the layers' streams. Where training is to go on as if there had been no such passes,
+    The masks are the next ones of the layers' streams. Where training must go on as if there had been no such passes,
     keep each layer's ``state_dict()`` before them, and load it afterwards.
 
     Parameters

@@ -67,7 +67,7 @@ def record(
     noise: float = 0.02,
     shift: float = 0.0,
     references: tuple[str, ...] = ("np.copyto",),
-    targets: tuple[dict[str, Any], ...] = (),
+    bounds: tuple[dict[str, Any], ...] = (),
     **fields: Any,
 ) -> dict[str, Any]:
     """A case that takes so many times as long as its references, as pytest-benchmark stores it.
@@ -83,7 +83,7 @@ def record(
         "stats": {"data": seconds.tolist()},
         "extra_info": {
             "case": about(**fields),
-            "targets": list(targets),
+            "bounds": list(bounds),
             "references": dict(zip(references, copies.tolist(), strict=True)),
             "passes": [rounds] * passes,
         },
@@ -123,9 +123,9 @@ def report_records(seed: int = 0) -> list[dict[str, Any]]:
                 rate=rate,
                 axis="size",
             )
-    for rate, bound in ((0.1, 2.0), (0.5, 1.2)):
-        targets = ({**copy, "at_most": bound},)
-        add(f"forward-8MiB-{rate}", 1.5, targets=targets, bytes=8 * MIB, rate=rate, axis="size")
+    for rate, most in ((0.1, 2.0), (0.5, 1.2)):
+        bounds = ({**copy, "at_most": most},)
+        add(f"forward-8MiB-{rate}", 1.5, bounds=bounds, bytes=8 * MIB, rate=rate, axis="size")
         for isa in ("portable", "sse2"):
             for nbytes in (MIB, 8 * MIB):
                 add(f"forward-{isa}-{nbytes}-{rate}", 3.0, isa=isa, bytes=nbytes, rate=rate)

@@ -62,9 +62,9 @@ def test_the_same_file_gives_the_same_bytes(stored, tmp_path):
 def test_the_report_shows_what_the_run_holds(stored, tmp_path):
     text = make(stored, tmp_path / "out")["REPORT.md"]
     run = results.read(stored)
-    for mark in views.marks(run):
-        assert f"**{views.ratio(mark['ratio'])}** | {views.ratio(mark['low'])} - {views.ratio(mark['high'])}" in text
-    assert len(re.findall(r"\*\*missed\*\*", text)) == sum(mark["met"] is False for mark in views.marks(run)) == 1
+    for row in views.bounds(run):
+        assert f"**{views.ratio(row['ratio'])}** | {views.ratio(row['low'])} - {views.ratio(row['high'])}" in text
+    assert len(re.findall(r"\*\*missed\*\*", text)) == sum(row["met"] is False for row in views.bounds(run)) == 1
     plots = re.findall(r"!\[[^]]+\]\((plots/[a-z-]+\.svg)\)", text)
     assert len(plots) == 6
     assert all((tmp_path / "out" / plot).is_file() for plot in plots)

@@ -154,8 +154,8 @@ BROKEN = {
     "not a number": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, math.nan)), "not seconds"),
     "words": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, "fast")), "could not convert"),
     "twice": (changed(lambda d: d["benchmarks"].append(first(d))), "is there twice"),
-    "a target of nothing": (
-        changed(lambda d: first(d)["extra_info"]["targets"].append({"over": {"np.sort": 1}})),
+    "a bound of nothing": (
+        changed(lambda d: first(d)["extra_info"]["bounds"].append({"over": {"np.sort": 1}})),
         "'np.sort' is missing",
     ),
     "no case": (changed(lambda d: d["benchmarks"].append(7)), "benchmark number 1"),

@@ -96,6 +96,11 @@ def test_wrong_arguments_are_named_in_one_line(argv, name, capsys):
     assert name in refused(argv, capsys)
 
 
+def test_an_import_of_the_package_leaves_the_tools_out():
+    code = "import sys, fastdrop; print([name for name in sys.modules if 'fastdrop._tools' in name])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
 # info
 
 

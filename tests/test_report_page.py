@@ -51,7 +51,7 @@ def render(context):
 # A context in which each kind of thing occurs
 
 
-def mark(group, case, ratio, bound=None, *, against="np.copyto", noisy=False, seconds=4.2e-5):
+def judged(group, case, ratio, bound=None, *, against="np.copyto", noisy=False, seconds=4.2e-5):
     return {
         "group": group,
         "case": case,
@@ -66,27 +66,27 @@ def mark(group, case, ratio, bound=None, *, against="np.copyto", noisy=False, se
     }
 
 
-MARKS = [
-    mark("size", "16 KiB, rate 0.1", 2.63, seconds=1.64e-6),
-    mark("size", "1 MiB, rate 0.1", 1.853, 1.8),
-    mark("size", "8 MiB, rate 0.1", 1.51, 2.0, seconds=3.5e-4),
-    mark("size", "64 MiB, rate 0.1", 0.75, 1.0, noisy=True, seconds=3.6e-3),
-    mark("rate", "1 MiB, rate 0.25", 1.31, 1.4),
-    mark("rate", "1 MiB, rate 0.5", 1.199, 1.1),
-    mark("instruction set", "portable, 1 MiB", 12.4, seconds=2.8e-4),
-    mark("instruction set", "avx2, 1 MiB", 2.6, 3.0),
-    mark("instruction set", "avx512, 1 MiB", 1.85, 1.8),
-    mark("threads", "two, 8 MiB, rate 0.1", 0.58, 0.625, against="one thread"),
-    mark("family", "alpha_dropout, 1 MiB", 1.12, 1.15, against="plain dropout"),
-    mark("family", "gaussian_dropout, 1 MiB", 0.063, 0.1, against="x * rng.standard_normal"),
+JUDGED = [
+    judged("size", "16 KiB, rate 0.1", 2.63, seconds=1.64e-6),
+    judged("size", "1 MiB, rate 0.1", 1.853, 1.8),
+    judged("size", "8 MiB, rate 0.1", 1.51, 2.0, seconds=3.5e-4),
+    judged("size", "64 MiB, rate 0.1", 0.75, 1.0, noisy=True, seconds=3.6e-3),
+    judged("rate", "1 MiB, rate 0.25", 1.31, 1.4),
+    judged("rate", "1 MiB, rate 0.5", 1.199, 1.1),
+    judged("instruction set", "portable, 1 MiB", 12.4, seconds=2.8e-4),
+    judged("instruction set", "avx2, 1 MiB", 2.6, 3.0),
+    judged("instruction set", "avx512, 1 MiB", 1.85, 1.8),
+    judged("threads", "two, 8 MiB, rate 0.1", 0.58, 0.625, against="one thread"),
+    judged("family", "alpha_dropout, 1 MiB", 1.12, 1.15, against="plain dropout"),
+    judged("family", "gaussian_dropout, 1 MiB", 0.063, 0.1, against="x * rng.standard_normal"),
 ]
 
 GLANCE = {
     "columns": ["16 KiB", "1 MiB", "8 MiB", "64 MiB", "256 MiB"],
     "rates": ["0.1", "0.5"],
     "rows": [
-        {"label": "avx512", "cells": [[MARKS[number], MARKS[number + 1]] for number in range(5)]},
-        {"label": "avx512, 2 threads", "cells": [[None, None], [MARKS[0], None], *[[MARKS[2], MARKS[3]]] * 3]},
+        {"label": "avx512", "cells": [[JUDGED[number], JUDGED[number + 1]] for number in range(5)]},
+        {"label": "avx512, 2 threads", "cells": [[None, None], [JUDGED[0], None], *[[JUDGED[2], JUDGED[3]]] * 3]},
     ],
 }
 
@@ -173,7 +173,7 @@ def report(**changes):
         "title": "fastdrop benchmarks",
         "lead": "Times of dropout on one machine, as ratios to np.copyto, measured in turn within the same rounds.",
         "glance": GLANCE,
-        "marks": MARKS,
+        "bounds": JUDGED,
         "plots": [plot(name) for name in ("throughput", "rate", "threads", "history")],
         "columns": COLUMNS,
         "rows": ROWS,
@@ -198,7 +198,7 @@ def report(**changes):
 
 LEAST = {
     "glance": {"columns": [], "rates": [], "rows": []},
-    "marks": [],
+    "bounds": [],
     "plots": [],
     "rows": [],
     "skipped": [],
@@ -233,11 +233,11 @@ def test_names_that_look_like_markup_stay_text():
     for key in rows[0].keys() - {"flags"}:
         rows[0][key] = cell(bad, bad)
     columns = [column | {"label": bad, "help": bad} for column in COLUMNS]
-    marks = [mark(bad, bad, 1.5, 1.8, against=bad)]
+    bounds = [judged(bad, bad, 1.5, 1.8, against=bad)]
     plots = [plot("rate") | {"title": bad, "caption": bad, "alt": bad}]
     history = {"columns": [bad], "rows": [[bad]]}
     context = {"title": bad, "lead": bad, "environment": [(bad, bad)], "method": [bad], "source": bad}
-    context |= {"marks": marks, "plots": plots, "history": history, "skipped": [{"case": bad, "why": bad}]}
+    context |= {"bounds": bounds, "plots": plots, "history": history, "skipped": [{"case": bad, "why": bad}]}
     text = render(report(**context, rows=rows, columns=columns))
     assert (text.count("<script>"), text.count("</script>")) == (1, 1)
     assert bad not in text
@@ -397,10 +397,10 @@ def test_the_page_loads_without_requests_and_with_headings_in_order(reader, chan
 
 
 @needs_browser
-def test_marks_say_in_words_whether_they_are_met(page):
-    marks = page.driver.find_elements("css selector", ".group tbody tr")
-    assert len(marks) == len(MARKS)
-    for row, expected in zip(marks, MARKS, strict=True):
+def test_rows_say_in_words_whether_their_bounds_are_met(page):
+    rows = page.driver.find_elements("css selector", ".group tbody tr")
+    assert len(rows) == len(JUDGED)
+    for row, expected in zip(rows, JUDGED, strict=True):
         words = row.text.split()
         assert expected["case"] in row.text
         assert ("met" in words, "missed" in words) == (expected["met"] is True, expected["met"] is False)
@@ -409,7 +409,7 @@ def test_marks_say_in_words_whether_they_are_met(page):
 
 
 @needs_browser
-def test_the_bound_of_a_mark_stands_where_its_ratio_would(page):
+def test_a_bound_stands_where_its_ratio_would(page):
     """Bars, bounds and the line at 1 have one scale within a group."""
     scales = page.run(
         """const place = (bar, part) => {
@@ -419,7 +419,7 @@ def test_the_bound_of_a_mark_stands_where_its_ratio_would(page):
            return [...document.querySelectorAll(".group .bar")]
              .map(bar => [".fill", ".bound", ".one"].map(part => place(bar, part)))"""
     )
-    for (fill, bound, one), expected in zip(scales, MARKS, strict=True):
+    for (fill, bound, one), expected in zip(scales, JUDGED, strict=True):
         assert fill / one == pytest.approx(expected["ratio"], rel=0.05)
         if expected["bound"] is not None:
             assert bound / one == pytest.approx(expected["bound"], rel=0.05)
@@ -761,7 +761,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(reader):
     bad = "<script>document.title = 'gone'</script><img src=x onerror=alert(1)> & \"'"
     rows = table_rows(3)
     rows[1]["case"] = rows[1]["library"] = cell(bad, bad)
-    reader.open(report(rows=rows, marks=[mark(bad, bad, 1.5, 1.8, against=bad)]))
+    reader.open(report(rows=rows, bounds=[judged(bad, bad, 1.5, 1.8, against=bad)]))
     assert reader.driver.title == "fastdrop benchmarks"
     assert reader.shown()[1] == reader.shown("library")[1] == bad
     assert reader.find(".group .case").text == bad

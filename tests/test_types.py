@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import AlphaMask, DropoutMask, GaussianMask
+from fastdrop import (
+    RNG,
+    AlphaMask,
+    DropoutMask,
+    GateMasks,
+    GaussianMask,
+    Prediction,
+    RecurrentMasks,
+    StepMasks,
+)
 
 X = np.ones((2, 3, 4, 5), np.float32)
 ROWS = np.ones((6, 4), np.float32)
@@ -70,6 +79,22 @@ def test_masks_and_backward_functions() -> None:
     assert_type(fastdrop.bias_dropout_add_backward(ROWS, mask), tuple[np.ndarray, np.ndarray, np.ndarray])
     assert_type(fastdrop.relu_dropout_backward(ROWS, ROWS, mask), np.ndarray)
     assert_type(fastdrop.zoneout_backward(ROWS, mask), tuple[np.ndarray, np.ndarray])
+
+
+def test_whatever_a_public_call_returns_has_a_public_type() -> None:
+    masks = assert_type(fastdrop.RecurrentDropout(0.5, rng=1).draw(2, 3, 4), RecurrentMasks)
+    assert_type(masks.input, GateMasks)
+    assert_type(masks.state.apply(np.ones((2, 4))), np.ndarray)
+    wrapper = fastdrop.DropoutWrapper(lambda x, state: (x, state), 0.5, rng=1)
+    wrapper(ROWS, ROWS)
+    assert_type(wrapper.masks, StepMasks | None)
+    layer = fastdrop.Dropout(0.5, always=True)
+    assert_type(fastdrop.mc_predict(layer, ROWS, 3), Prediction)
+
+    def seeded(rng: RNG) -> fastdrop.Dropout:
+        return fastdrop.Dropout(rng=rng)
+
+    assert seeded(None).rng.key != seeded(7).rng.key == seeded(np.random.SeedSequence(7)).rng.key
 
 
 def test_a_tool_finds_mistakes() -> None:

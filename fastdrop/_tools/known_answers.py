@@ -50,28 +50,20 @@ NORMALS = (
 
 def differences(kernels: Kernels) -> Iterator[str | None]:
     """For each known answer what is wrong with that of an implementation, or None if it is right."""
+    for what, got, expected in _answers(kernels):
+        yield None if got == expected else f"known answer of {what}\ngot     {got}\nmust be {expected}"
+
+
+def _answers(kernels: Kernels) -> Iterator[tuple[str, str, str]]:
+    """What was asked, what came, and what must come."""
     for rounds, counter, key, expected in PHILOX:
-        first, second = _words(key)
-        words = kernels.philox(_words(counter), (first, second), rounds)
-        got = " ".join(f"{word:08x}" for word in words)
-        yield (
-            None
-            if got == expected
-            else (
-                f"known answer of Philox4x32-{rounds} (Random123's kat_vectors): counter {counter}, key {key}\n"
-                f"got {got}, must be {expected}"
-            )
-        )
+        low, high = _words(key)
+        got = " ".join(f"{word:08x}" for word in kernels.philox(_words(counter), (low, high), rounds))
+        yield f"Philox4x32-{rounds} (Random123's kat_vectors): counter {counter}, key {key}", got, expected
     for draw_key, call, start, n, rate, expected in STREAM:
         got = kernels.keep_bits(n, Draw(draw_key, call, threshold(rate)), start).tobytes().hex()
-        yield (
-            None
-            if got == expected
-            else (
-                f"known answer of the stream (tests/vectors/stream_v1.json): key={draw_key:#x}, call={call}, "
-                f"start={start}, n={n}, rate={rate}\ngot     {got}\nmust be {expected}"
-            )
-        )
+        draw = f"key={draw_key:#x}, call={call}, start={start}, n={n}, rate={rate}"
+        yield f"the stream (tests/vectors/stream_v1.json): {draw}", got, expected
     for draw_key, call, start, expected in NORMALS:
         normals = np.full(len(expected.split()), -0.0, np.float32)  # to which anything can be added without a change
         kernels.apply(
@@ -82,14 +74,8 @@ def differences(kernels: Kernels) -> Iterator[str | None]:
             whole(normals.size),
         )
         got = " ".join(f"{bits:08x}" for bits in normals.view(np.uint32))
-        yield (
-            None
-            if got == expected
-            else (
-                f"known answer of normal numbers (tests/vectors/normals_v1.json): key={draw_key:#x}, call={call}, "
-                f"start={start}\ngot     {got}\nmust be {expected}"
-            )
-        )
+        draw = f"key={draw_key:#x}, call={call}, start={start}"
+        yield f"normal numbers (tests/vectors/normals_v1.json): {draw}", got, expected
 
 
 def threshold(rate: float) -> int:
