@@ -36,7 +36,7 @@ INDICES = [np.s_[:], np.s_[2], np.s_[1:4], np.s_[..., 7:41], np.s_[2:, 1:3, -5:]
 
 
 @pytest.fixture(params=MASKS)
-def mask(request, implementation):
+def mask(request, either):
     return MASKS[request.param]
 
 
@@ -51,7 +51,7 @@ def test_a_pickled_or_copied_mask_is_the_same_mask(mask):
         np.testing.assert_array_equal(same.backward(x), mask.backward(x))
 
 
-def test_masks_of_different_kinds_or_numbers_are_different(implementation):
+def test_masks_of_different_kinds_or_numbers_are_different(either):
     assert len({*MASKS.values()}) == len(MASKS)
     for (name, one), (other_name, other) in itertools.product(MASKS.items(), repeat=2):
         assert (one == other) == (name == other_name)
@@ -140,7 +140,7 @@ def test_results_go_into_out_and_x_stays(mask):
         np.testing.assert_array_equal(in_place, y)
 
 
-def test_a_scale_takes_the_place_of_the_usual_one(implementation):
+def test_a_scale_takes_the_place_of_the_usual_one(either):
     x = np.random.default_rng(0).standard_normal(SHAPE)
     for name in ("scale", "scale 0", "scale, shared", "scale without drops", "scale, part"):
         mask = MASKS[name]
@@ -149,7 +149,7 @@ def test_a_scale_takes_the_place_of_the_usual_one(implementation):
         np.testing.assert_array_equal(mask.backward(x), expected)
 
 
-def test_an_alpha_mask_from_an_array_is_alpha_dropout_by_it(implementation):
+def test_an_alpha_mask_from_an_array_is_alpha_dropout_by_it(either):
     x = np.random.default_rng(0).standard_normal(SHAPE)
     drawn = AlphaMask(SHAPE, 0.4, key=1)
     replay = AlphaMask.from_array(np.asarray(drawn), 0.4)
@@ -161,7 +161,7 @@ def test_an_alpha_mask_from_an_array_is_alpha_dropout_by_it(implementation):
     assert AlphaMask.from_array(KEEP, 0.4).scale == drawn.scale != DropoutMask(SHAPE, 0.4, key=1).scale
 
 
-def test_the_numbers_of_a_gaussian_mask_are_the_same_for_every_dtype_and_kind(implementation):
+def test_the_numbers_of_a_gaussian_mask_are_the_same_for_every_dtype_and_kind(either):
     """1 + stddev * N and stddev * N of one N."""
     factor, term = (GaussianMask(SHAPE, 1.0, key=1, additive=additive) for additive in (False, True))
     normals = np.asarray(term)
@@ -174,7 +174,7 @@ def test_the_numbers_of_a_gaussian_mask_are_the_same_for_every_dtype_and_kind(im
 
 
 @pytest.mark.parametrize("mask", [GaussianMask(5, 0, key=1), AlphaMask(5, 0, key=1), DropoutMask(5, 0, key=1)])
-def test_a_mask_that_does_nothing_gives_x_itself(mask, implementation):
+def test_a_mask_that_does_nothing_gives_x_itself(mask, either):
     x = np.array([1.0, np.nan, -0.0, np.inf, 5e-324])
     assert mask.apply(x) is x
     assert mask.backward(x) is x

@@ -64,19 +64,19 @@ INDICES = [
 
 
 @pytest.fixture(params=MASKS)
-def mask(request, implementation):
+def mask(request, either):
     return MASKS[request.param]
 
 
 @pytest.fixture(params=[name for name, mask in MASKS.items() if mask.shape == SHAPE])
-def mask_3d(request, implementation):
+def mask_3d(request, either):
     return MASKS[request.param]
 
 
 # Laziness
 
 
-def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(implementation):
+def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(either):
     tracemalloc.start()
     huge = DropoutMask((2**30, 2**10), 0.3, key=5)
     corner = huge[-3:, -500:]
@@ -92,7 +92,7 @@ def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(implemen
     assert column.tolist() == [np.asarray(flat[(2**29 + row) * 2**10 + 7]).item() for row in range(40)]
 
 
-def test_a_part_of_a_shared_mask_needs_memory_for_that_part_alone(implementation):
+def test_a_part_of_a_shared_mask_needs_memory_for_that_part_alone(either):
     wide = DropoutMask((2**20, 2**20, 2), 0.3, key=5, noise_shape=(2**20, 2**20, 1))
     tracemalloc.start()
     column = np.asarray(wide[:50, 9])
@@ -174,7 +174,7 @@ def test_a_mask_can_not_be_changed(mask):
     np.testing.assert_array_equal(mask, before)
 
 
-def test_a_mask_from_an_array_does_not_follow_later_changes_of_the_array(implementation):
+def test_a_mask_from_an_array_does_not_follow_later_changes_of_the_array(either):
     keep = np.ones((4, 5), bool)
     mask = DropoutMask.from_array(keep, 0.5)
     keep[...] = False
@@ -248,7 +248,7 @@ def test_packbits_is_what_numpy_packs(mask):
 
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 127, 128, 129, 2047, 2048, 2049])
 @pytest.mark.parametrize("start", [0, 1, 7, 8, 100, 128])
-def test_packbits_of_any_run_begins_at_bit_0_and_ends_in_zeros(n, start, implementation):
+def test_packbits_of_any_run_begins_at_bit_0_and_ends_in_zeros(n, start, either):
     part = DropoutMask(5000, 0.2, key=9)[start : start + n]
     expected = np.packbits(np.asarray(DropoutMask(5000, 0.2, key=9))[start : start + n], bitorder="little")
     np.testing.assert_array_equal(part.packbits(), expected, strict=True)
@@ -301,7 +301,7 @@ def test_noise_shape_of_a_part_is_that_of_the_part():
     assert mask[:, 1].noise_shape is None
 
 
-def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(implementation):
+def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(either):
     for noise_shape in itertools.product(*((1, n) for n in SHAPE)):
         small = np.asarray(DropoutMask(noise_shape, 0.4, key=1))
         mask = DropoutMask(SHAPE, 0.4, key=1, noise_shape=noise_shape)
@@ -331,7 +331,7 @@ def test_a_mask_is_applied_by_select_and_scale(mask):
 @pytest.mark.parametrize("noise_shape", [None, (1, 40, 1), (30, 1, 1), (30, 40, 1)], ids=str)
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "bfloat16"])
 @pytest.mark.parametrize("rate", [0, 0.1, 0.5, 1])
-def test_the_backward_pass_is_the_forward_pass_again(rate, dtype, noise_shape, implementation):
+def test_the_backward_pass_is_the_forward_pass_again(rate, dtype, noise_shape, either):
     if dtype == "bfloat16":
         pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
     x = np.random.default_rng(0).standard_normal((30, 40, 9)).astype(dtype)
@@ -343,14 +343,14 @@ def test_the_backward_pass_is_the_forward_pass_again(rate, dtype, noise_shape, i
     np.testing.assert_array_equal(y == 0, ~np.asarray(mask) | (x == 0))
 
 
-def test_a_mask_serves_arrays_of_every_dtype(implementation):
+def test_a_mask_serves_arrays_of_every_dtype(either):
     mask = DropoutMask((31, 40), 0.3, key=2)
     for dtype in ("f2", "f4", "f8"):
         np.testing.assert_array_equal(mask.apply(np.ones((31, 40), dtype)) != 0, mask)
 
 
 @pytest.mark.parametrize("noise_shape", [None, (30, 1), (1, 40)], ids=str)
-def test_return_mask_gives_the_mask_of_this_very_call(noise_shape, implementation):
+def test_return_mask_gives_the_mask_of_this_very_call(noise_shape, either):
     stream = PhiloxStream(3)
     x = np.ones((30, 40))
     for call in range(3):
@@ -372,7 +372,7 @@ def test_the_mask_does_not_depend_on_whether_it_is_returned():
 
 
 @pytest.mark.parametrize("arguments", [{"rate": 0}, {"rate": 0.5, "training": False}], ids=["rate 0", "not training"])
-def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(arguments, implementation):
+def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(arguments, either):
     x = np.array([[1.0, np.nan, -0.0], [np.inf, 5.0, 6.0]])
     y, mask = fastdrop.dropout(x, **arguments, noise_shape=(2, 1), rng=PhiloxStream(3), return_mask=True)
     assert y is x
@@ -386,7 +386,7 @@ def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(argument
 # From an array
 
 
-def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(implementation):
+def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(either):
     keep = np.array([[True, False, True], [False, False, True]])
     x = np.array([[1.0, np.nan, 3.0], [np.inf, 5.0, 6.0]])
     mask = DropoutMask.from_array(keep, 0.75)
@@ -395,7 +395,7 @@ def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(impleme
     assert (mask.shape, mask.rate, mask.key, mask.call, mask.noise_shape) == ((2, 3), 0.75, None, None, None)
 
 
-def test_from_array_at_rate_0_drops_and_scales_nothing(implementation):
+def test_from_array_at_rate_0_drops_and_scales_nothing(either):
     keep = np.array([True, False, True, False])
     x = np.array([1.0, 2.0, -3.0, np.nan])
     mask = DropoutMask.from_array(keep, 0)
@@ -404,13 +404,13 @@ def test_from_array_at_rate_0_drops_and_scales_nothing(implementation):
     np.testing.assert_array_equal(mask, keep)
 
 
-def test_from_array_at_rate_1_takes_a_mask_that_drops_all(implementation):
+def test_from_array_at_rate_1_takes_a_mask_that_drops_all(either):
     mask = DropoutMask.from_array(np.zeros(9, bool), 1)
     assert mask.apply(np.full(9, np.nan)).tobytes() == bytes(72)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (257,), (5, 1, 13)], ids=str)
-def test_from_array_takes_any_shape(shape, implementation):
+def test_from_array_takes_any_shape(shape, either):
     keep = np.random.default_rng(2).random(shape) < 0.5
     mask = DropoutMask.from_array(keep, 0.5)
     x = np.ones(shape)
@@ -419,7 +419,7 @@ def test_from_array_takes_any_shape(shape, implementation):
     np.testing.assert_array_equal(mask.packbits(), np.packbits(keep, axis=None, bitorder="little"))
 
 
-def test_from_array_takes_any_layout_in_c_order(implementation):
+def test_from_array_takes_any_layout_in_c_order(either):
     keep = np.random.default_rng(2).random((20, 30)) < 0.5
     for same in (np.asfortranarray(keep), np.repeat(keep, 2, axis=1)[:, ::2], keep[::-1][::-1], keep.tolist()):
         np.testing.assert_array_equal(DropoutMask.from_array(same, 0.5), keep)
