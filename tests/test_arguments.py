@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Bad input gets a clear error and nothing is lost: `out` and the streams stay as they were. Good input works."""
 
+import itertools
 from fractions import Fraction
 from functools import partial
 
@@ -140,19 +141,18 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_ARGUMENTS)
-def test_bad_input_is_refused_and_neither_out_nor_a_stream_is_changed(given, error, pieces, training, either):
-    arguments = {"x": X, "rate": 0.5, "out": np.full(X.shape, 7, np.float32), "training": training, **given}
+def test_bad_input_is_refused_and_neither_out_nor_a_stream_is_changed(given, error, pieces, either):
+    arguments = {"x": X, "rate": 0.5, "out": np.full(X.shape, 7, np.float32), **given}
     if "keep_prob" in given and "rate" not in given:
         del arguments["rate"]
     out = arguments["out"]
     before = out.tobytes() if isinstance(out, np.ndarray) else None
     sources = [given["rng"]] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]
-    for rng in sources:
+    for rng, training in itertools.product(sources, (True, False)):
         watched = None if "rng" in given else rng
         start = position(watched)
-        assert_refused(error, pieces, partial(fastdrop.dropout, **{**arguments, "rng": rng}))
+        assert_refused(error, pieces, partial(fastdrop.dropout, **{**arguments, "rng": rng, "training": training}))
         assert position(watched) == start, f"{watched!r} has moved"
     assert before is None or out.tobytes() == before
 
@@ -200,20 +200,20 @@ BAD_FOR_ALL = [
 ]
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_FOR_ALL)
-def test_every_function_refuses_it_and_loses_nothing(function, given, error, pieces, training, either):
+def test_every_function_refuses_it_and_loses_nothing(function, given, error, pieces, either):
     arrays = function.arrays()
     out = np.full(function.shape, 7, np.float32)
-    options = {"amount": 0.5, "out": out, "training": training}
+    options = {"amount": 0.5, "out": out}
     options |= {name: make(arrays[0]) for name, make in given.items()}
     first = options.pop("first") if "first" in given else arrays[0]
     options[function.amount] = options.pop("amount")
     pieces = [piece.format(name=function.operands[0], amount=function.amount) for piece in pieces]
-    for rng in [options.pop("rng")] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]:
+    sources = [options.pop("rng")] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]
+    for rng, training in itertools.product(sources, (True, False)):
         watched = None if "rng" in given else rng
         start = position(watched)
-        assert_refused(error, pieces, partial(function, first, *arrays[1:], **options, rng=rng))
+        assert_refused(error, pieces, partial(function, first, *arrays[1:], **options, rng=rng, training=training))
         assert position(watched) == start, f"{watched!r} has moved"
     assert (out == 7).all()
 
@@ -309,23 +309,23 @@ BAD_FOR_SOME = {
 }
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("function", "given", "error", "pieces"),
     [pytest.param(name, *row.values, id=f"{name}: {row.id}") for name, rows in BAD_FOR_SOME.items() for row in rows],
     indirect=["function"],
 )
-def test_what_a_function_can_not_take_it_refuses_and_loses_nothing(function, given, error, pieces, training, either):
+def test_what_a_function_cannot_take_it_refuses_and_loses_nothing(function, given, error, pieces, either):
     arrays = dict(zip(function.operands, function.arrays(), strict=True))
-    options = {"training": training, **given}
+    options = dict(given)
     if "keep_prob" not in given:
         options.setdefault(function.amount, 0.5)
     for name in arrays.keys() & given.keys():
         arrays[name] = options.pop(name)
     out = np.full(np.shape(arrays[function.operands[0]]), 7, np.float64)
-    for rng in (PhiloxStream(1), np.random.default_rng(1), None):
+    for rng, training in itertools.product((PhiloxStream(1), np.random.default_rng(1), None), (True, False)):
         start = position(rng)
-        assert_refused(error, pieces, partial(function, *arrays.values(), **{"out": out, **options}, rng=rng))
+        arguments = {"out": out, **options, "rng": rng, "training": training}
+        assert_refused(error, pieces, partial(function, *arrays.values(), **arguments))
         assert position(rng) == start, f"{rng!r} has moved"
     assert (out == 7).all()
 

@@ -221,21 +221,21 @@ def test_a_part_of_an_array_leaves_the_rest_alone(implementation, oracle, n, at,
     assert (written[stop:] == 7).all()
 
 
-@pytest.mark.parametrize("start", [0, 1, 8191, 8192, 20_000])
 @pytest.mark.parametrize(
     "layout", [np.s_[:, ::-1], np.s_[::-1, ::2], np.s_[:, 3:-4]], ids=["reversed", "strided", "cut"]
 )
-def test_a_part_of_a_strided_array_leaves_the_rest_alone(implementation, oracle, dtype, layout, start):
+def test_a_part_of_a_strided_array_leaves_the_rest_alone(implementation, oracle, dtype, layout):
     """A thread that works on a part of an array must not write to another one's."""
     x = values(dtype, 40_000, 6).reshape(100, 400)[layout]
-    stop = min(start + 10_000, x.size)
-    expected = np.full(x.shape, 7, dtype)
-    oracle.apply(np.ascontiguousarray(x), expected, start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
-    memory = np.full((100, 400), 7, dtype)
-    implementation.apply(x, memory[layout], start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
-    np.testing.assert_array_equal(bits_of(memory[layout].copy()), bits_of(expected))
-    memory[layout] = 7
-    assert (memory == 7).all()
+    for start in (0, 1, 8191, 8192, 20_000):
+        stop = min(start + 10_000, x.size)
+        expected = np.full(x.shape, 7, dtype)
+        oracle.apply(np.ascontiguousarray(x), expected, start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
+        memory = np.full((100, 400), 7, dtype)
+        implementation.apply(x, memory[layout], start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
+        np.testing.assert_array_equal(bits_of(memory[layout].copy()), bits_of(expected))
+        memory[layout] = 7
+        assert (memory == 7).all()
 
 
 # Operations. Where two NaNs meet in an addition, or infinities of different signs, IEEE 754 does not say what NaN comes

@@ -9,7 +9,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import Operation, alpha_numbers
+from helpers import MIN_SHARED, Operation, alpha_numbers
 
 import fastdrop
 
@@ -275,29 +275,36 @@ OVERLAPS = {
     "same": lambda a: (a[:-7], a[:-7]),
     "forward-by-1": lambda a: (a[:-1], a[1:]),
     "backward-by-1": lambda a: (a[1:], a[:-1]),
-    "forward-by-many": lambda a: (a[:-5000], a[5000:]),
-    "backward-by-many": lambda a: (a[5000:], a[:-5000]),
+    "forward-by-many": lambda a: (a[: -(len(a) // 3)], a[len(a) // 3 :]),
+    "backward-by-many": lambda a: (a[len(a) // 3 :], a[: -(len(a) // 3)]),
     "reversed": lambda a: (a, a[::-1]),
     "both-reversed": lambda a: (a[::-1], a[::-1]),
-    "stride-into-whole": lambda a: (a[::2][:6000], a[:6000]),
-    "whole-into-stride": lambda a: (a[:6000], a[::2][:6000]),
-    "strides-that-interleave": lambda a: (a[::2][:6000], a[1::2][:6000]),
-    "transposed": lambda a: (a[: 120 * 120].reshape(120, 120), a[: 120 * 120].reshape(120, 120).T),
-    "broadcast-source": lambda a: (np.broadcast_to(a[100:200], (100, 100)), a[:10000].reshape(100, 100)),
+    "stride-into-whole": lambda a: (a[::2], a[: len(a) // 2]),
+    "whole-into-stride": lambda a: (a[: len(a) // 2], a[::2]),
+    "strides-that-interleave": lambda a: (a[::2], a[1::2]),
+    "transposed": lambda a: (square(a), square(a).T),
+    "broadcast-source": lambda a: (np.broadcast_to(a[100:200], (len(a) // 100, 100)), a.reshape(-1, 100)),
 }
+SMALL, LARGE = 14_600, 2 * MIN_SHARED + 448  # so that threads share half of it, and both are multiples of 100
+
+
+def square(a):
+    side = math.isqrt(len(a))
+    return a[: side**2].reshape(side, side)
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
-@pytest.mark.parametrize("n", [14_500, 400_000], ids=["small", "large"])
-def test_out_that_overlaps_x_gets_what_a_copy_would_have_given(either, dropped, dtype, overlap, n):
-    """The large arrays are past the size from which threads share the work."""
-    memory = random_bits(n, dtype)
-    x, out = OVERLAPS[overlap](memory)
-    twin = memory.copy()
-    fill(OVERLAPS[overlap](twin)[1], dropped(x))
-    with fastdrop.num_threads(3):
-        assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
-    same_bits(memory, twin)
+def test_out_that_overlaps_x_gets_what_a_copy_would_have_given(either, dropped, dtypes, overlap):
+    """Also where threads share the work, none of which may read what another has written."""
+    for n, dtype in [*((SMALL, dtype) for dtype in dtypes), (LARGE, np.dtype(np.float32))]:
+        memory = random_bits(n, dtype)
+        x, out = OVERLAPS[overlap](memory)
+        assert n == SMALL or x.size >= MIN_SHARED
+        twin = memory.copy()
+        fill(OVERLAPS[overlap](twin)[1], dropped(x))
+        with fastdrop.num_threads(3):
+            assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+        same_bits(memory, twin)
 
 
 def test_out_that_overlaps_x_between_elements(either, dropped, dtype):
@@ -340,7 +347,7 @@ def test_a_wider_out_holds_the_result_of_the_narrow_dtype(either, dropped, narro
 
 def test_in_place_through_two_views_of_swapped_memory(either, dropped, dtype):
     """The views are of equal dtypes, which are not the same object; and large enough for threads."""
-    memory = random_bits(400_000, dtype).view(dtype.newbyteorder())
+    memory = random_bits(MIN_SHARED + 77, dtype).view(dtype.newbyteorder())
     x, out = (memory.view(dtype.newbyteorder()) for _ in range(2))
     assert x.dtype is not out.dtype
     expected = dropped(x)
@@ -476,7 +483,7 @@ def test_functions_with_arrays_of_different_layouts(either, worked, dtype, name)
 def test_functions_with_out_that_overlaps_x_or_the_other_array(either, worked, dtype, overlap):
     for name, function in FUNCTIONS.items():
         for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
-            memory = other_for(name, 14_500, dtype) if is_other else random_bits(14_500, dtype)
+            memory = other_for(name, SMALL, dtype) if is_other else random_bits(SMALL, dtype)
             source, out = OVERLAPS[overlap](memory)
             beside = random_bits(out.shape, dtype, 5) if is_other else other_for(name, out.shape, dtype)
             x, other = (beside, source) if is_other else (source, beside)
@@ -496,7 +503,7 @@ OVERLAPS_OF_BOTH = {
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS_OF_BOTH)
-@pytest.mark.parametrize("n", [14_500, 400_000], ids=["small", "large"])
+@pytest.mark.parametrize("n", [SMALL, MIN_SHARED + 3077], ids=["small", "large"])
 def test_functions_with_out_that_overlaps_both(either, worked, overlap, n):
     """The large arrays are past the size from which threads share the work."""
     for name in WITH_OTHER:

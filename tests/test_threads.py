@@ -77,22 +77,22 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("noise_shape", [None, (101, 1), (1, 211)], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_any_number_of_threads_gives_the_same_result(dtype, layout, noise_shape, implementation, small_chunks):
+def test_any_number_of_threads_gives_the_same_result(dtype, layout, implementation, small_chunks):
     x = LAYOUTS[layout](np.random.default_rng(0).standard_normal((101, 211)).astype(dtype))
-    results = set()
-    for threads in (1, 2, 3, 8):
-        with fastdrop.num_threads(threads):
-            y, mask = fastdrop.dropout(x, 0.1, rng=5, noise_shape=noise_shape, return_mask=True)
-            backward = mask.apply(x)
-            in_place = x.copy()
-            fastdrop.dropout(in_place, 0.1, rng=5, noise_shape=noise_shape, out=in_place)
-            keep = np.asarray(mask)
-            results.add((y.tobytes(), backward.tobytes(), in_place.astype(dtype).tobytes(), keep.tobytes()))
-    assert len(results) == 1
-    np.testing.assert_array_equal(keep, np.asarray(mask[:50]).tolist() + np.asarray(mask[50:]).tolist())
+    for noise_shape in (None, (101, 1), (1, 211)):
+        results = set()
+        for threads in (1, 2, 3, 8):
+            with fastdrop.num_threads(threads):
+                y, mask = fastdrop.dropout(x, 0.1, rng=5, noise_shape=noise_shape, return_mask=True)
+                backward = mask.apply(x)
+                in_place = x.copy()
+                fastdrop.dropout(in_place, 0.1, rng=5, noise_shape=noise_shape, out=in_place)
+                keep = np.asarray(mask)
+                results.add((y.tobytes(), backward.tobytes(), in_place.astype(dtype).tobytes(), keep.tobytes()))
+        assert len(results) == 1
+        np.testing.assert_array_equal(keep, np.asarray(mask[:50]).tolist() + np.asarray(mask[50:]).tolist())
 
 
 def test_the_result_is_the_same_at_the_sizes_where_threads_set_in(implementation):
