@@ -18,7 +18,8 @@ with warnings.catch_warnings():
     # Without the compiled core there is a warning, which would end the session; the header and the skips say it too.
     warnings.filterwarnings("ignore", "fastdrop was built without its compiled core", RuntimeWarning)
     import fastdrop
-import fastdrop._reference
+
+import helpers
 
 DTYPES = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 
@@ -33,8 +34,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 def _compiled_names():
     """The instruction sets that a build for this machine's architecture holds, whether there is such a build or not."""
-    if fastdrop._core is not None:
-        return fastdrop._core.built()
+    if helpers.compiled() is not None:
+        return helpers.compiled().built()
     machine = platform.machine().lower()
     if machine in ("x86_64", "amd64"):
         return ("portable", "sse2", "avx2", "avx512")
@@ -45,16 +46,23 @@ def _why_skipped(name):
     """Why an instruction set is not tested here; None if it is."""
     if os.environ.get("FASTDROP_NO_EXTENSION") == "1":
         return "FASTDROP_NO_EXTENSION=1 is set"
-    if fastdrop._core is None:
+    if helpers.compiled() is None:
         return "fastdrop was built without its compiled core"
-    return None if name in fastdrop._kernel_names() else "this machine can not run it"
+    return None if name in helpers.names() else "this machine cannot run it"
 
 
 SKIPPED = {name: why for name in _compiled_names() if (why := _why_skipped(name)) is not None}
-COMPILED = [
-    pytest.param(name, id=name, marks=[pytest.mark.skip(reason=f"{name}: {SKIPPED[name]}")] if name in SKIPPED else [])
-    for name in _compiled_names()
-]
+
+
+def _row(name):
+    """An instruction set as a row of tests, which says so where it is skipped."""
+    why = SKIPPED.get(name)
+    return pytest.param(name, id=name, marks=[] if why is None else [pytest.mark.skip(reason=f"{name}: {why}")])
+
+
+REFERENCE = pytest.param("reference", id="reference")
+COMPILED = [_row(name) for name in _compiled_names()]
+FASTEST = _row(([name for name in _compiled_names() if name not in SKIPPED] or _compiled_names())[-1])
 
 # Libraries that fastdrop is compared with where they are installed, each with all that it needs for that. Keras's NumPy
 # backend imports the other two, and does not install them.
@@ -103,23 +111,33 @@ def pytest_report_header(config):
     ]
 
 
-@pytest.fixture(params=[pytest.param("reference", id="reference"), *COMPILED])
+@pytest.fixture(params=[REFERENCE, *COMPILED])
 def implementation(request):
     """The kernels of each implementation in turn. The whole package works with them during the test."""
-    with fastdrop._using(request.param):
-        yield fastdrop._kernels
+    with helpers.using(request.param):
+        yield helpers.running()
 
 
 @pytest.fixture(params=COMPILED)
 def compiled(request):
     """The same without the reference: for comparisons with it, which it would pass whatever it did."""
-    with fastdrop._using(request.param):
-        yield fastdrop._kernels
+    with helpers.using(request.param):
+        yield helpers.running()
+
+
+@pytest.fixture(params=[REFERENCE, FASTEST])
+def either(request):
+    """The reference and the fastest kernels of this machine: for what stands above the kernels.
+
+    That those between give the same is what the tests of kernels, of known answers, of invariance and of threads prove.
+    """
+    with helpers.using(request.param):
+        yield helpers.running()
 
 
 @pytest.fixture
 def oracle():
-    return fastdrop._reference.Kernels()
+    return helpers.oracle()
 
 
 @pytest.fixture
@@ -139,7 +157,7 @@ class Function:
     name: str
     shape: tuple[int, ...] = (7, 5, 9)
     operands: tuple[str, ...] = ("x",)
-    shared: tuple[int, ...] = ()  # the axes along which elements fall together
+    shared: tuple[int, ...] = ()  # the axes along which elements drop together
     amount: str = "rate"  # the argument that says how much noise there is
 
     def __call__(self, *arrays, **options):
@@ -200,7 +218,7 @@ def pytest_runtest_setup(item):
 
 
 def _imported(module):
-    """A module of a peer. If it is installed and can not be imported, that is an error."""
+    """A module of a peer. If it is installed and cannot be imported, that is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a peer deprecates is not ours to mend
         return importlib.import_module(module)

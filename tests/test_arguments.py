@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Bad input gets a clear error and nothing is lost: `out` and the streams stay as they were. Good input works."""
 
+import itertools
 from fractions import Fraction
 from functools import partial
 
+import helpers
 import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import DropoutMask, PhiloxStream, _streams
+from fastdrop import DropoutMask, PhiloxStream
 
 X = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
 MASK = DropoutMask((4, 5), 0.5, key=1)
@@ -30,7 +32,7 @@ def assert_refused(error, pieces, call):
 def position(rng):
     """What a draw changes in a source of masks."""
     if rng is None:
-        rng = _streams._default
+        rng = helpers.default_stream()
     return (rng.key, rng.call) if isinstance(rng, PhiloxStream) else rng.bit_generator.state
 
 
@@ -139,19 +141,18 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_ARGUMENTS)
-def test_bad_input_is_refused_and_neither_out_nor_a_stream_is_changed(given, error, pieces, training, implementation):
-    arguments = {"x": X, "rate": 0.5, "out": np.full(X.shape, 7, np.float32), "training": training, **given}
+def test_bad_input_is_refused_and_neither_out_nor_a_stream_is_changed(given, error, pieces, either):
+    arguments = {"x": X, "rate": 0.5, "out": np.full(X.shape, 7, np.float32), **given}
     if "keep_prob" in given and "rate" not in given:
         del arguments["rate"]
     out = arguments["out"]
     before = out.tobytes() if isinstance(out, np.ndarray) else None
     sources = [given["rng"]] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]
-    for rng in sources:
+    for rng, training in itertools.product(sources, (True, False)):
         watched = None if "rng" in given else rng
         start = position(watched)
-        assert_refused(error, pieces, partial(fastdrop.dropout, **{**arguments, "rng": rng}))
+        assert_refused(error, pieces, partial(fastdrop.dropout, **{**arguments, "rng": rng, "training": training}))
         assert position(watched) == start, f"{watched!r} has moved"
     assert before is None or out.tobytes() == before
 
@@ -199,20 +200,20 @@ BAD_FOR_ALL = [
 ]
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_FOR_ALL)
-def test_every_function_refuses_it_and_loses_nothing(function, given, error, pieces, training, implementation):
+def test_every_function_refuses_it_and_loses_nothing(function, given, error, pieces, either):
     arrays = function.arrays()
     out = np.full(function.shape, 7, np.float32)
-    options = {"amount": 0.5, "out": out, "training": training}
+    options = {"amount": 0.5, "out": out}
     options |= {name: make(arrays[0]) for name, make in given.items()}
     first = options.pop("first") if "first" in given else arrays[0]
     options[function.amount] = options.pop("amount")
     pieces = [piece.format(name=function.operands[0], amount=function.amount) for piece in pieces]
-    for rng in [options.pop("rng")] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]:
+    sources = [options.pop("rng")] if "rng" in given else [PhiloxStream(1), np.random.default_rng(1), None]
+    for rng, training in itertools.product(sources, (True, False)):
         watched = None if "rng" in given else rng
         start = position(watched)
-        assert_refused(error, pieces, partial(function, first, *arrays[1:], **options, rng=rng))
+        assert_refused(error, pieces, partial(function, first, *arrays[1:], **options, rng=rng, training=training))
         assert position(watched) == start, f"{watched!r} has moved"
     assert (out == 7).all()
 
@@ -308,25 +309,23 @@ BAD_FOR_SOME = {
 }
 
 
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("function", "given", "error", "pieces"),
     [pytest.param(name, *row.values, id=f"{name}: {row.id}") for name, rows in BAD_FOR_SOME.items() for row in rows],
     indirect=["function"],
 )
-def test_what_a_function_can_not_take_it_refuses_and_loses_nothing(
-    function, given, error, pieces, training, implementation
-):
+def test_what_a_function_cannot_take_it_refuses_and_loses_nothing(function, given, error, pieces, either):
     arrays = dict(zip(function.operands, function.arrays(), strict=True))
-    options = {"training": training, **given}
+    options = dict(given)
     if "keep_prob" not in given:
         options.setdefault(function.amount, 0.5)
     for name in arrays.keys() & given.keys():
         arrays[name] = options.pop(name)
     out = np.full(np.shape(arrays[function.operands[0]]), 7, np.float64)
-    for rng in (PhiloxStream(1), np.random.default_rng(1), None):
+    for rng, training in itertools.product((PhiloxStream(1), np.random.default_rng(1), None), (True, False)):
         start = position(rng)
-        assert_refused(error, pieces, partial(function, *arrays.values(), **{"out": out, **options}, rng=rng))
+        arguments = {"out": out, **options, "rng": rng, "training": training}
+        assert_refused(error, pieces, partial(function, *arrays.values(), **arguments))
         assert position(rng) == start, f"{rng!r} has moved"
     assert (out == 7).all()
 
@@ -366,7 +365,7 @@ UNFIT = [
     ids=["dropout_add", "bias_dropout_add", "relu_dropout", "zoneout"],
 )
 @pytest.mark.parametrize(("given", "error", "pieces"), UNFIT)
-def test_backward_functions_refuse_what_does_not_fit(backward, given, error, pieces, implementation):
+def test_backward_functions_refuse_what_does_not_fit(backward, given, error, pieces, either):
     assert_refused(error, pieces, partial(backward, **{"dy": DY, "mask": KEPT, **given}))
 
 
@@ -420,7 +419,7 @@ BAD_BACKWARD = [
 
 
 @pytest.mark.parametrize(("call", "error", "pieces"), BAD_BACKWARD)
-def test_a_backward_function_refuses_what_it_can_not_take(call, error, pieces, implementation):
+def test_a_backward_function_refuses_what_it_can_not_take(call, error, pieces, either):
     assert_refused(error, pieces, call)
 
 
@@ -533,7 +532,7 @@ BAD_APPLICATIONS = [
     ids=["plain", "sliced", "rate 0", "alpha", "stddev 0", "stddev 0, additive", "Gaussian", "additive"],
 )
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_APPLICATIONS)
-def test_a_mask_is_not_applied_to_what_does_not_fit_and_out_is_untouched(given, error, pieces, mask, implementation):
+def test_a_mask_is_not_applied_to_what_does_not_fit_and_out_is_untouched(given, error, pieces, mask, either):
     x, out = ({"x": np.ones((4, 5)), "out": np.full((4, 5), 7.0), **given}[name] for name in ("x", "out"))
     before = np.array(out).tobytes()
     assert_refused(error, pieces, lambda: mask.apply(x, out))
@@ -632,7 +631,7 @@ def test_noise_shape_may_hold_none_and_be_any_sequence_of_ints():
 @pytest.mark.parametrize(
     ("dtype", "wider"), [("f2", "f4"), ("f2", "f8"), ("f4", "f8"), ("bfloat16", "f4"), ("bfloat16", "f8")]
 )
-def test_out_may_be_of_a_dtype_that_holds_every_value(dtype, wider, implementation):
+def test_out_may_be_of_a_dtype_that_holds_every_value(dtype, wider, either):
     if dtype == "bfloat16":
         pytest.importorskip("ml_dtypes")
     x = np.linspace(-3, 3, 300).astype(dtype)
@@ -652,7 +651,7 @@ SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, -1.0, 5e-8]
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_rate_0_returns_x_itself_and_uses_a_call(dtype, implementation):
+def test_rate_0_returns_x_itself_and_uses_a_call(dtype, either):
     x = np.array(SPECIAL, dtype)
     stream = PhiloxStream(1)
     assert fastdrop.dropout(x, 0, rng=stream) is x
@@ -665,7 +664,7 @@ def test_rate_0_returns_x_itself_and_uses_a_call(dtype, implementation):
 
 @pytest.mark.parametrize("rate", [1, 1 - 2**-53])
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_a_rate_of_1_or_one_that_rounds_to_it_gives_positive_zeros(rate, dtype, implementation):
+def test_a_rate_of_1_or_one_that_rounds_to_it_gives_positive_zeros(rate, dtype, either):
     x = np.array(SPECIAL * 40, dtype)
     stream = PhiloxStream(1)
     zeros = np.zeros_like(x).tobytes()
@@ -679,7 +678,7 @@ def test_a_rate_of_1_or_one_that_rounds_to_it_gives_positive_zeros(rate, dtype, 
     assert not np.asarray(mask).any()
 
 
-def test_a_rate_that_rounds_to_0_drops_nothing_and_copies(implementation):
+def test_a_rate_that_rounds_to_0_drops_nothing_and_copies(either):
     x = np.array(SPECIAL * 40)
     y = fastdrop.dropout(x, 1e-300, rng=1)
     assert y is not x

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import made_up_runs
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from benchmarks import instructions, measuring, results
 ROOT = Path(__file__).parents[1]
 
 needs_core = pytest.mark.skipif(
-    fastdrop._core is None or os.environ.get("FASTDROP_NO_EXTENSION") == "1",
+    helpers.compiled() is None or os.environ.get("FASTDROP_NO_EXTENSION") == "1",
     reason="the benchmark suite: it measures the compiled core",
 )
 
@@ -154,20 +155,20 @@ def test_a_proof_sees_every_bit(got, expected):
 @needs_core
 @pytest.mark.parametrize("elements", [100, measuring.WHOLE + 1], ids=["as a whole", "in parts"])
 def test_a_proof_runs_what_is_measured_beside_other_kernels(elements):
-    running = fastdrop._kernels.name
+    running = helpers.running().name
     x = np.ones(elements, np.float32)
     mask = fastdrop.DropoutMask(x.shape, 0.5, key=1)
     used = []
 
     def lies_on_the_last_element(out):
-        used.append(fastdrop._kernels.name)
+        used.append(helpers.running().name)
         y = mask.apply(x, out=out)
-        if fastdrop._kernels.name == running:
+        if helpers.running().name == running:
             y[-1] += 1
         return y
 
     def part(at):
-        used.append(fastdrop._kernels.name)
+        used.append(helpers.running().name)
         return mask[at].apply(x[at])
 
     measuring.proven(lambda out: mask.apply(x, out=out), None, part)
@@ -220,7 +221,7 @@ def test_a_run_holds_all_passes_and_says_what_it_is(tmp_path):
         assert len(record["extra_info"]["off"]) == case.estimate.rounds - case.estimate.good
     known = run.environment
     assert (known["set"], known["complete"], known["failed"]) == ("quick", True, [])
-    assert known["isa"] == fastdrop._kernel_names()[-1]
+    assert known["isa"] == helpers.names()[-1]
     assert known["cpu"]
     assert known["load"]["mean"] <= known["load"]["largest"]
     text = path.read_text(encoding="utf-8")

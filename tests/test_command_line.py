@@ -6,39 +6,32 @@ import statistics
 import subprocess
 import sys
 
+import helpers
 import numpy as np
 import pytest
+from helpers import Operation
 
 import fastdrop
 from fastdrop.__main__ import main
-from fastdrop._operations import Operation
 from fastdrop._tools import arrays, bench, bounds, cases, known_answers, timing, units, verify
 from fastdrop._tools.progress import Progress
 
 BENCH = ["bench", "--seconds", "0.5", "--sizes", "4", "1K"]
 
 
-class Altered:
+class Flipping(helpers.Altered):
     """Kernels whose plain dropout flips the sign of the last element."""
 
-    def __init__(self, kernels):
-        self._kernels = kernels
-
-    def __getattr__(self, name):
-        return getattr(self._kernels, name)
-
-    def apply(self, x, out, start, stop, *rest, **terms):
-        self._kernels.apply(x, out, start, stop, *rest, **terms)
-        if stop > start and terms.get("op", Operation.DROPOUT) == Operation.DROPOUT:
+    def after(self, out, stop, op, other):
+        if op == Operation.DROPOUT:
             out.flat[stop - 1] = -out.flat[stop - 1]
 
 
 @pytest.fixture
 def broken(monkeypatch):
     """The name of an implementation that is made wrong for the test."""
-    name = fastdrop._kernel_names()[-1]
-    find = fastdrop._find_kernels
-    monkeypatch.setattr(fastdrop, "_find_kernels", lambda n: Altered(find(n)) if n == name else find(n))
+    name = helpers.names()[-1]
+    helpers.alter(monkeypatch, name, Flipping)
     return name
 
 
@@ -126,7 +119,7 @@ def test_info_in_a_process_of_its_own():
 def test_verify_finds_every_implementation_right(capsys):
     assert main(["verify", "--cases", "40", "--seed", "3"]) == 0
     captured = capsys.readouterr()
-    for name in fastdrop._kernel_names():
+    for name in helpers.names():
         line = next(line for line in captured.out.splitlines() if line.startswith(name + " "))
         assert "11 known answers" in line
         assert " 40 comparisons" in line
@@ -150,7 +143,7 @@ def test_verify_finds_one_wrong_element(broken, capsys):
     assert all(word in message for word in ("rate=", "key=", "call=", "x: ", "strides", "out: ", "bits ", "must be"))
     assert f"{broken}: wrong on this machine" in lines[-1]
     others = [line for line in lines if line.endswith("ok")]
-    assert len(others) == len(fastdrop._kernel_names()) - 1
+    assert len(others) == len(helpers.names()) - 1
 
 
 def test_verify_says_how_to_repeat_a_difference(broken, capsys):
@@ -174,19 +167,18 @@ def test_verify_says_how_to_repeat_a_difference(broken, capsys):
     ],
 )
 def test_verify_finds_other_faults(fault, found, monkeypatch):
-    class Faulty(Altered):
-        def apply(self, x, out, start, stop, *rest, **terms):
-            if fault == "raises" or (fault == "raises in a case" and "op" not in terms):
+    class Faulty(helpers.Altered):
+        def before(self, is_drawn, is_plain):
+            if fault == "raises" or (fault == "raises in a case" and is_plain):
                 raise RuntimeError("no such instruction")
-            self._kernels.apply(x, out, start, stop, *rest, **terms)
-            other = terms.get("other")
+
+        def after(self, out, stop, op, other):
             if fault == "writes other" and other is not None and other is not out and other.size > 0:
                 other.flat[0] = 7
             if fault == "writes outside of out" and out.base is not None and isinstance(out.base, np.ndarray):
                 out.base[-1] = 0
 
-    find = fastdrop._find_kernels
-    monkeypatch.setattr(fastdrop, "_find_kernels", lambda n: Faulty(find(n)) if n == "reference" else find(n))
+    helpers.alter(monkeypatch, "reference", Faulty)
     result = verify.verify(cases=40)[0]
     assert found in result.difference
 
@@ -198,17 +190,17 @@ def test_verify_finds_a_wrong_known_answer(table, monkeypatch, capsys):
     monkeypatch.setattr(known_answers, table, (*others, (*last[:-1], ("0" if answer[0] != "0" else "1") + answer[1:])))
     assert main(["verify", "--cases", "5"]) == 1
     out = capsys.readouterr().out
-    assert out.count("DIFFERS") == len(fastdrop._kernel_names())
+    assert out.count("DIFFERS") == len(helpers.names())
     assert "known answer" in out
 
 
 def test_instruction_sets_that_cannot_run_are_listed(monkeypatch, capsys):
-    if fastdrop._core is None:
+    if helpers.compiled() is None:
         pytest.skip("this build has no compiled core")
-    monkeypatch.setattr(fastdrop, "_kernel_names", lambda: ("reference",))
+    helpers.pretend_names(monkeypatch, ("reference",))
     assert main(["verify", "--cases", "3"]) == 0
     out = capsys.readouterr().out
-    for name in fastdrop._core.built():
+    for name in helpers.compiled().built():
         assert f"{name:<12}NOT VERIFIED" in out
 
 
@@ -300,16 +292,16 @@ def test_bench_gives_no_number_to_wrong_results(broken, tmp_path, capsys):
     assert not file.exists()
 
 
-@pytest.mark.parametrize("name", fastdrop._kernel_names())
+@pytest.mark.parametrize("name", helpers.names())
 def test_bench_of_one_instruction_set(name, capsys):
     assert main([*BENCH, "--isa", name]) == 0
     assert f", {name}, 1 thread\n" in capsys.readouterr().out
 
 
 def test_an_implementation_that_was_chosen_for_a_while_is_not_left_behind(capsys):
-    before = fastdrop._kernels, fastdrop.get_num_threads()
+    before = helpers.running(), fastdrop.get_num_threads()
     assert main([*BENCH, "--isa", "reference", "--threads", "3"]) == 0
-    assert (fastdrop._kernels, fastdrop.get_num_threads()) == before
+    assert (helpers.running(), fastdrop.get_num_threads()) == before
     assert ", reference, 3 threads" in capsys.readouterr().out
 
 

@@ -22,12 +22,11 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import helpers
 import ml_dtypes
 import numpy as np
 import pytest
-
-from fastdrop import _reference
-from fastdrop._operations import Operation
+from helpers import Operation
 
 ROOT = Path(__file__).parents[1]
 VECTORS = ROOT / "tests" / "vectors"
@@ -462,7 +461,7 @@ def requests():
 
 @pytest.fixture(scope="module")
 def expected(requests):
-    oracle = _reference.Kernels()
+    oracle = helpers.oracle()
     return [request.expected(oracle) for request in requests]
 
 
@@ -513,7 +512,7 @@ def test_threads_may_look_up_and_run_kernels_at_once(build, programs):
 
 
 def test_the_crowded_tile_is_crowded():
-    oracle = _reference.Kernels()
+    oracle = helpers.oracle()
     upper = TENTH >> 24
     not_below, not_above = (oracle.keep_bits(2048, 0, 0, (upper + i) << 24, CROWDED) for i in (0, 1))
     assert np.unpackbits(not_below & ~not_above).sum() == 22

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import pytest
+from helpers import PACKAGE
 
 import fastdrop
 
-PACKAGE = Path(fastdrop.__file__).parent
-COMPILED = fastdrop._core.supported() if fastdrop._core is not None else ()
+CORE = helpers.compiled()
+COMPILED = CORE.supported() if CORE is not None else ()
 KNOWN = ("portable", "sse2", "avx2", "avx512", "neon")
 
 needs_core = pytest.mark.skipif(not COMPILED, reason="this build has no compiled core to choose in")
@@ -111,7 +113,7 @@ def test_an_unknown_instruction_set_is_an_error_at_import(isa):
 
 @needs_core
 def test_an_instruction_set_of_another_machine_is_an_error_at_import():
-    other = next(name for name in ("neon", "avx2") if name not in fastdrop._core.built())
+    other = next(name for name in ("neon", "avx2") if name not in CORE.built())
     message = refusal(FASTDROP_ISA=other)
     assert message.startswith("ValueError: FASTDROP_ISA=" + repr(other))
     assert "this build does not have it" in message
@@ -120,12 +122,12 @@ def test_an_instruction_set_of_another_machine_is_an_error_at_import():
 @needs_core
 def test_a_built_instruction_set_that_the_machine_can_not_run_is_an_error_and_never_called():
     # No machine of ours lacks one of them, so the answer of the detection is replaced for the import.
-    last = fastdrop._core.built()[-1]
+    last = CORE.built()[-1]
     code = (
         "import sys, types\n"
         f"sys.path.insert(0, {str(PACKAGE.parent)!r})\n"
         "import importlib.machinery, importlib.util\n"
-        f"spec = importlib.util.spec_from_file_location('fastdrop._core', {fastdrop._core.__file__!r})\n"
+        f"spec = importlib.util.spec_from_file_location('fastdrop._core', {CORE.__file__!r})\n"
         "core = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(core)\n"
         "less = types.SimpleNamespace(built=core.built, supported=lambda: core.built()[:-1])\n"
@@ -136,7 +138,7 @@ def test_a_built_instruction_set_that_the_machine_can_not_run_is_an_error_and_ne
     assert result.returncode == 1
     message = result.stderr.strip().splitlines()[-1]
     assert message.startswith(f"ValueError: FASTDROP_ISA={last!r}: this machine can not run it")
-    assert message.endswith(", ".join(fastdrop._core.built()[:-1]))
+    assert message.endswith(", ".join(CORE.built()[:-1]))
 
 
 # FASTDROP_NUM_THREADS
@@ -256,6 +258,6 @@ def test_show_config_prints_what_it_returns(capsys):
     assert fastdrop.show_config() is None
     printed = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
     assert list(printed) == list(config)
-    assert printed["running"].strip() == config["running"] == fastdrop._kernels.name
+    assert printed["running"].strip() == config["running"] == helpers.running().name
     assert printed["threads"].strip() == str(fastdrop.get_num_threads())
     assert printed["fastdrop"].strip() == fastdrop.__version__

@@ -5,6 +5,7 @@ import dataclasses
 import decimal
 import math
 
+import helpers
 import numpy as np
 import pytest
 
@@ -50,7 +51,7 @@ def definition(function, mask, number, *arrays):
         return x + noise if mask.additive else x * (number(1) + noise)
     keep = np.asarray(mask)
     if "alpha" in function.name:
-        scale, shift, fill = map(number, fastdrop._masks.alpha_numbers(mask.rate))
+        scale, shift, fill = map(number, helpers.alpha_numbers(mask.rate))
         return np.where(keep, x * scale + shift, fill)
     scale, zero = number(1 / (1 - mask.rate)), number(0)
     match function.name:
@@ -71,22 +72,22 @@ def widened(arrays, dtype):
     return [array.astype(number) for array in arrays], number
 
 
-@pytest.mark.parametrize("amount", AMOUNTS)
-def test_each_function_is_its_definition_bit_for_bit(function, amount, dtype, implementation):
+def test_each_function_is_its_definition_bit_for_bit(function, dtype, either):
     arrays = function.arrays(dtype)
-    stream = PhiloxStream(11)
-    fastdrop.dropout(np.ones(3), rng=stream)
-    y, mask = function(*arrays, **{function.amount: amount}, rng=stream, return_mask=True)
-    assert mask == function.mask(amount, stream, 1)
-    wide, number = widened(arrays, dtype)
-    assert_same_bits(y, definition(function, mask, number, *wide).astype(dtype))
-    assert_same_bits(function(*arrays, **{function.amount: amount}, rng=PhiloxStream.from_key(stream.key, 1)), y)
+    for amount in AMOUNTS:
+        stream = PhiloxStream(11)
+        fastdrop.dropout(np.ones(3), rng=stream)
+        y, mask = function(*arrays, **{function.amount: amount}, rng=stream, return_mask=True)
+        assert mask == function.mask(amount, stream, 1)
+        wide, number = widened(arrays, dtype)
+        assert_same_bits(y, definition(function, mask, number, *wide).astype(dtype))
+        assert_same_bits(function(*arrays, **{function.amount: amount}, rng=PhiloxStream.from_key(stream.key, 1)), y)
 
 
 @pytest.mark.parametrize("rate", [1e-9, 0.05, 0.5, 0.99, 1 - 1e-9])
 def test_the_numbers_of_alpha_dropout_follow_from_mean_0_and_variance_1(rate):
     # Each is the result of less than ten operations, of which 1 - rate is exact where it is small.
-    np.testing.assert_allclose(fastdrop._masks.alpha_numbers(rate), selu_numbers(rate), rtol=10 * np.finfo(float).eps)
+    np.testing.assert_allclose(helpers.alpha_numbers(rate), selu_numbers(rate), rtol=10 * np.finfo(float).eps)
 
 
 def without_noise(function, dtype, *arrays, rate):
@@ -107,35 +108,35 @@ def without_noise(function, dtype, *arrays, rate):
     return x
 
 
-@pytest.mark.parametrize("amount", [0.0, 0.3, 0.9])
-def test_outside_training_nothing_is_random(function, amount, dtype, implementation):
+def test_outside_training_nothing_is_random(function, dtype, either):
     arrays = function.arrays(dtype)
-    stream = PhiloxStream(11)
-    y, mask = function(*arrays, **{function.amount: amount}, training=False, rng=stream, return_mask=True)
-    assert stream.call == 0
-    assert_same_bits(y, without_noise(function, dtype, *arrays, rate=amount).astype(dtype))
-    assert_same_bits(function(*arrays, **{function.amount: amount}, training=False, rng=stream), y)
-    if function.name not in FUSED:
-        assert y is arrays[0]
-        assert mask.apply(y) is y
-        assert mask.backward(y) is y
+    for amount in (0.0, 0.3, 0.9):
+        stream = PhiloxStream(11)
+        y, mask = function(*arrays, **{function.amount: amount}, training=False, rng=stream, return_mask=True)
+        assert stream.call == 0
+        assert_same_bits(y, without_noise(function, dtype, *arrays, rate=amount).astype(dtype))
+        assert_same_bits(function(*arrays, **{function.amount: amount}, training=False, rng=stream), y)
+        if function.name not in FUSED:
+            assert y is arrays[0]
+            assert mask.apply(y) is y
+            assert mask.backward(y) is y
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_at_amount_0_x_itself_comes_back_unless_there_is_something_to_add(function, training, dtype, implementation):
-    arrays = function.arrays(dtype)
-    y, mask = function(*arrays, **{function.amount: 0}, training=training, rng=1, return_mask=True)
-    assert_same_bits(y, without_noise(function, dtype, *arrays, rate=0).astype(dtype))
-    assert (y is arrays[0]) == (function.name not in FUSED)
-    out = np.full_like(arrays[0], 7)
-    assert function(*arrays, **{function.amount: 0}, training=training, rng=1, out=out) is out
-    assert_same_bits(out, y)
-    if "gaussian" not in function.name:
-        assert np.asarray(mask).all()
+def test_at_amount_0_x_itself_comes_back_unless_there_is_something_to_add(function, dtype, either):
+    for training in (True, False):
+        arrays = function.arrays(dtype)
+        y, mask = function(*arrays, **{function.amount: 0}, training=training, rng=1, return_mask=True)
+        assert_same_bits(y, without_noise(function, dtype, *arrays, rate=0).astype(dtype))
+        assert (y is arrays[0]) == (function.name not in FUSED)
+        out = np.full_like(arrays[0], 7)
+        assert function(*arrays, **{function.amount: 0}, training=training, rng=1, out=out) is out
+        assert_same_bits(out, y)
+        if "gaussian" not in function.name:
+            assert np.asarray(mask).all()
 
 
 @pytest.mark.parametrize("function", DROPPING, indirect=True)
-def test_at_rate_1_nothing_of_x_is_left(function, dtype, implementation):
+def test_at_rate_1_nothing_of_x_is_left(function, dtype, either):
     arrays = function.arrays(dtype)
     arrays[0].flat[3:6] = np.nan, np.inf, -np.inf
     y, mask = function(*arrays, 1, rng=1, return_mask=True)
@@ -147,24 +148,24 @@ def test_at_rate_1_nothing_of_x_is_left(function, dtype, implementation):
     assert_same_bits(mask.backward(np.full(function.shape, np.nan, dtype)), np.zeros(function.shape, dtype))
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_zoneout_at_rate_0_and_1_is_one_of_its_operands_and_feels_nothing_of_the_other(training, dtype, implementation):
-    random = np.random.default_rng(0)
-    new, old = (random.standard_normal(300).astype(dtype) for _ in range(2))
-    bad = np.full(300, np.nan, dtype)
-    bad[::2] = np.inf
-    new[:2] = old[:2] = 0.0, -0.0
-    dy = np.ones(300, dtype)
-    zeros = np.zeros(300, dtype)
-    for operands, rate, expected, gradients in (
-        ((new, bad), 0, new, (dy, zeros)),
-        ((bad, old), 1, old, (zeros, dy)),
-    ):
-        y, mask = fastdrop.zoneout(*operands, rate, training=training, rng=1, return_mask=True)
-        assert_same_bits(y, expected)
-        assert y is not expected
-        for gradient, right in zip(fastdrop.zoneout_backward(dy, mask), gradients, strict=True):
-            assert_same_bits(gradient, right)
+def test_zoneout_at_rate_0_and_1_is_one_of_its_operands_and_feels_nothing_of_the_other(dtype, either):
+    for training in (True, False):
+        random = np.random.default_rng(0)
+        new, old = (random.standard_normal(300).astype(dtype) for _ in range(2))
+        bad = np.full(300, np.nan, dtype)
+        bad[::2] = np.inf
+        new[:2] = old[:2] = 0.0, -0.0
+        dy = np.ones(300, dtype)
+        zeros = np.zeros(300, dtype)
+        for operands, rate, expected, gradients in (
+            ((new, bad), 0, new, (dy, zeros)),
+            ((bad, old), 1, old, (zeros, dy)),
+        ):
+            y, mask = fastdrop.zoneout(*operands, rate, training=training, rng=1, return_mask=True)
+            assert_same_bits(y, expected)
+            assert y is not expected
+            for gradient, right in zip(fastdrop.zoneout_backward(dy, mask), gradients, strict=True):
+                assert_same_bits(gradient, right)
 
 
 # What training says and does to the stream
@@ -211,7 +212,7 @@ def test_keep_prob_is_one_minus_rate(function):
 # Where the result goes
 
 
-def test_the_result_has_memory_of_its_own_and_the_operands_stay(function, implementation):
+def test_the_result_has_memory_of_its_own_and_the_operands_stay(function, either):
     arrays = function.arrays()
     before = [array.copy() for array in arrays]
     y = function(*arrays, **{function.amount: 0.5}, rng=1)
@@ -220,63 +221,63 @@ def test_the_result_has_memory_of_its_own_and_the_operands_stay(function, implem
         assert_same_bits(array, copied)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_out_may_be_any_of_the_operands(function, training, dtype, implementation):
-    options = {function.amount: 0.3, "training": training, "rng": 1}
-    expected = function(*function.arrays(dtype), **options).copy()
-    for i in range(len(function.operands)):
-        arrays = function.arrays(dtype)
-        if arrays[i].shape == function.shape:
-            assert function(*arrays, **options, out=arrays[i]) is arrays[i]
-            assert_same_bits(arrays[i], expected)
+def test_out_may_be_any_of_the_operands(function, dtype, either):
+    for training in (True, False):
+        options = {function.amount: 0.3, "training": training, "rng": 1}
+        expected = function(*function.arrays(dtype), **options).copy()
+        for i in range(len(function.operands)):
+            arrays = function.arrays(dtype)
+            if arrays[i].shape == function.shape:
+                assert function(*arrays, **options, out=arrays[i]) is arrays[i]
+                assert_same_bits(arrays[i], expected)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_out_may_be_shifted_within_the_memory_of_an_operand(function, training, implementation):
-    options = {function.amount: 0.3, "training": training, "rng": 1}
-    expected = function(*function.arrays(), **options)
-    for i in range(len(function.operands)):
-        arrays = function.arrays()
-        if arrays[i].shape == function.shape:
-            memory = np.empty(arrays[i].size + 3, np.float32)
-            for given, out in ((memory[3:], memory[:-3]), (memory[:-3], memory[3:])):
-                given[...] = arrays[i].reshape(-1)
-                operands = [*arrays[:i], given.reshape(function.shape), *arrays[i + 1 :]]
-                y = function(*operands, **options, out=out.reshape(function.shape))
-                assert_same_bits(y.copy(), expected)
+def test_out_may_be_shifted_within_the_memory_of_an_operand(function, either):
+    for training in (True, False):
+        options = {function.amount: 0.3, "training": training, "rng": 1}
+        expected = function(*function.arrays(), **options)
+        for i in range(len(function.operands)):
+            arrays = function.arrays()
+            if arrays[i].shape == function.shape:
+                memory = np.empty(arrays[i].size + 3, np.float32)
+                for given, out in ((memory[3:], memory[:-3]), (memory[:-3], memory[3:])):
+                    given[...] = arrays[i].reshape(-1)
+                    operands = [*arrays[:i], given.reshape(function.shape), *arrays[i + 1 :]]
+                    y = function(*operands, **options, out=out.reshape(function.shape))
+                    assert_same_bits(y.copy(), expected)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_out_may_be_of_a_wider_dtype_and_of_any_layout(function, training, dtype, implementation):
+def test_out_may_be_of_a_wider_dtype_and_of_any_layout(function, dtype, either):
     arrays = function.arrays(dtype)
-    options = {function.amount: 0.3, "training": training, "rng": 1}
-    expected = function(*arrays, **options)
-    backwards = np.full(function.shape[::-1], 7, np.float64).T
-    assert function(*arrays, **options, out=backwards) is backwards
-    np.testing.assert_array_equal(backwards, expected.astype(np.float64), strict=True)
-    steps = np.full((*function.shape[:-1], 2 * function.shape[-1]), 7, dtype)
-    function(*arrays, **options, out=steps[..., ::2])
-    assert_same_bits(np.ascontiguousarray(steps[..., ::2]), expected)
-    assert (steps[..., 1::2] == 7).all()
+    for training in (True, False):
+        options = {function.amount: 0.3, "training": training, "rng": 1}
+        expected = function(*arrays, **options)
+        backwards = np.full(function.shape[::-1], 7, np.float64).T
+        assert function(*arrays, **options, out=backwards) is backwards
+        np.testing.assert_array_equal(backwards, expected.astype(np.float64), strict=True)
+        steps = np.full((*function.shape[:-1], 2 * function.shape[-1]), 7, dtype)
+        function(*arrays, **options, out=steps[..., ::2])
+        assert_same_bits(np.ascontiguousarray(steps[..., ::2]), expected)
+        assert (steps[..., 1::2] == 7).all()
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_operands_may_be_of_any_layout_byte_order_and_lists(function, training, implementation):
+def test_operands_may_be_of_any_layout_byte_order_and_lists(function, either):
     arrays = function.arrays()
-    options = {function.amount: 0.3, "training": training, "rng": 1}
-    expected = function(*arrays, **options)
-    swapped = [array.astype(array.dtype.newbyteorder()) for array in arrays]
-    transposed = [array.T.copy().T for array in arrays]
-    for same in (swapped, transposed, [*transposed[:1], *swapped[1:]], [*swapped[:1], *arrays[1:]]):
-        np.testing.assert_array_equal(function(*same, **options), expected)
-    doubles = function(*[array.tolist() for array in arrays], **options)
-    np.testing.assert_array_equal(
-        doubles, function(*[array.astype(np.float64) for array in arrays], **options), strict=True
-    )
+    for training in (True, False):
+        options = {function.amount: 0.3, "training": training, "rng": 1}
+        expected = function(*arrays, **options)
+        swapped = [array.astype(array.dtype.newbyteorder()) for array in arrays]
+        transposed = [array.T.copy().T for array in arrays]
+        for same in (swapped, transposed, [*transposed[:1], *swapped[1:]], [*swapped[:1], *arrays[1:]]):
+            np.testing.assert_array_equal(function(*same, **options), expected)
+        doubles = function(*[array.tolist() for array in arrays], **options)
+        np.testing.assert_array_equal(
+            doubles, function(*[array.astype(np.float64) for array in arrays], **options), strict=True
+        )
 
 
 @pytest.mark.parametrize("function", DROPPING, indirect=True)
-def test_what_is_dropped_does_not_leak(function, dtype, implementation):
+def test_what_is_dropped_does_not_leak(function, dtype, either):
     arrays = function.arrays(dtype)
     clean, mask = function(*arrays, 0.5, rng=1, return_mask=True)
     for bad in (np.nan, np.inf, -np.inf):
@@ -318,7 +319,7 @@ def differences(f, arrays, step):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("amount", [0.0, 0.5])
-def test_gradients_are_those_of_finite_differences(function, amount, training, implementation):
+def test_gradients_are_those_of_finite_differences(function, amount, training, either):
     at_most = 2 if len(function.shape) > 3 else 4
     function = dataclasses.replace(function, shape=tuple(min(n, at_most) for n in function.shape))
     arrays = function.arrays(np.float64)
@@ -338,27 +339,27 @@ def test_gradients_are_those_of_finite_differences(function, amount, training, i
         np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("amount", [0.3, 0.5])
-def test_gradients_have_the_dtype_of_dy_and_one_rounding(function, amount, dtype, implementation):
+def test_gradients_have_the_dtype_of_dy_and_one_rounding(function, dtype, either):
     arrays = function.arrays(dtype)
-    y, mask = function(*arrays, **{function.amount: amount}, rng=5, return_mask=True)
-    dy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
-    dx, *others = backward(function, dy, y, mask)
-    (wide,), number = widened([dy], dtype)
-    if "gaussian" in function.name:
-        factor = number(1) + number(mask.stddev) * normals(mask).astype(number)
-        expected = wide if mask.additive else wide * factor
-    else:
-        is_open = np.asarray(mask) & (arrays[0] > 0) if function.name == "relu_dropout" else np.asarray(mask)
-        expected = np.where(is_open, wide * number(mask.scale), number(0))
-    assert_same_bits(dx, expected.astype(dtype))
-    if function.name == "zoneout":
-        assert_same_bits(others[0], np.where(mask, np.zeros((), dtype), dy))
-    elif others:
-        assert others[-1] is dy
+    for amount in (0.3, 0.5):
+        y, mask = function(*arrays, **{function.amount: amount}, rng=5, return_mask=True)
+        dy = np.random.default_rng(1).standard_normal(y.shape).astype(dtype)
+        dx, *others = backward(function, dy, y, mask)
+        (wide,), number = widened([dy], dtype)
+        if "gaussian" in function.name:
+            factor = number(1) + number(mask.stddev) * normals(mask).astype(number)
+            expected = wide if mask.additive else wide * factor
+        else:
+            is_open = np.asarray(mask) & (arrays[0] > 0) if function.name == "relu_dropout" else np.asarray(mask)
+            expected = np.where(is_open, wide * number(mask.scale), number(0))
+        assert_same_bits(dx, expected.astype(dtype))
+        if function.name == "zoneout":
+            assert_same_bits(others[0], np.where(mask, np.zeros((), dtype), dy))
+        elif others:
+            assert others[-1] is dy
 
 
-def test_the_gradient_of_a_bias_is_summed_wide(dtype, implementation):
+def test_the_gradient_of_a_bias_is_summed_wide(dtype, either):
     x = np.ones((1000, 3), dtype)
     _, mask = fastdrop.bias_dropout_add(x, x[0], x, 0.5, rng=5, return_mask=True)
     dx, dbias, _ = fastdrop.bias_dropout_add_backward(x, mask)
@@ -367,7 +368,7 @@ def test_the_gradient_of_a_bias_is_summed_wide(dtype, implementation):
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (2, 0, 3), (4,), (2, 3, 4)], ids=str)
-def test_the_gradient_of_a_bias_has_its_shape(shape, implementation):
+def test_the_gradient_of_a_bias_has_its_shape(shape, either):
     x = np.ones(shape)
     y, mask = fastdrop.bias_dropout_add(x, np.ones(shape[-1:]), x, 0.25, rng=5, return_mask=True)
     dx, dbias, dresidual = fastdrop.bias_dropout_add_backward(x, mask)
@@ -376,7 +377,7 @@ def test_the_gradient_of_a_bias_has_its_shape(shape, implementation):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 1 / 3])
-def test_outside_training_the_gradients_of_zoneout_add_up_to_dy(rate, implementation):
+def test_outside_training_the_gradients_of_zoneout_add_up_to_dy(rate, either):
     new, old = np.ones(3), np.zeros(3)
     _, mask = fastdrop.zoneout(new, old, rate, training=False, return_mask=True)
     dnew, dold = fastdrop.zoneout_backward(np.ones(3), mask)
@@ -387,7 +388,7 @@ def test_outside_training_the_gradients_of_zoneout_add_up_to_dy(rate, implementa
 # In place
 
 
-def test_gradients_go_into_out(function, implementation):
+def test_gradients_go_into_out(function, either):
     arrays = function.arrays()
     y, mask = function(*arrays, **{function.amount: 0.4}, rng=5, return_mask=True)
     dy = np.random.default_rng(1).standard_normal(y.shape).astype(np.float32)
@@ -411,7 +412,7 @@ def test_gradients_go_into_out(function, implementation):
 
 @pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("group", [1, 50], ids=["alpha_dropout", "feature_alpha_dropout"])
-def test_alpha_dropout_keeps_mean_and_variance(rate, group, implementation):
+def test_alpha_dropout_keeps_mean_and_variance(rate, group, either):
     groups = 40_000 // group
     x = np.random.default_rng(12).standard_normal((groups // 8, 8, group))
     apply = fastdrop.alpha_dropout if group == 1 else fastdrop.feature_alpha_dropout

@@ -4,15 +4,14 @@
 So do normal numbers, and what is done with either.
 """
 
+import helpers
 import numpy as np
 import pytest
+from helpers import Operation, alpha_numbers
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastdrop
-from fastdrop import _engine, _threads
-from fastdrop._masks import alpha_numbers
-from fastdrop._operations import Operation
 
 KEY, CALL = 0x123456789ABCDEF0, 3
 CHUNK = 1 << 14
@@ -55,23 +54,7 @@ def oracle_normals(oracle):
 @pytest.fixture
 def chunks(monkeypatch):
     """The parts that large work was cut into, as it goes on."""
-    seen = []
-    share, share_without_gil = _threads.share, _threads.share_without_gil
-
-    def recording(work, size):
-        def recorded(start, stop):
-            seen.append((start, stop))
-            work(start, stop)
-
-        share(recorded, size)
-
-    def recording_without_gil(take_chunks, size):
-        seen.extend((start, min(start + _threads.FREE_CHUNK, size)) for start in range(0, size, _threads.FREE_CHUNK))
-        share_without_gil(take_chunks, size)
-
-    monkeypatch.setattr(_threads, "share", recording)
-    monkeypatch.setattr(_threads, "share_without_gil", recording_without_gil)
-    return seen
+    return helpers.watch_sharing(monkeypatch)[1]
 
 
 # Threads
@@ -80,10 +63,7 @@ def chunks(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("n", [2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 77])
 def test_any_number_of_threads_gives_the_same_bits(implementation, oracle_keep, chunks, monkeypatch, threads, n):
-    monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
-    monkeypatch.setattr(_threads, "FREE_CHUNK", CHUNK // 4)
-    monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
-    monkeypatch.setattr(_engine, "LARGE", 0)
+    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK, free_chunk=CHUNK // 4)
     x = np.arange(1, n + 1, dtype=np.float32)
     keep = oracle_keep(n)
     mask = mask_of(n)
@@ -96,7 +76,7 @@ def test_any_number_of_threads_gives_the_same_bits(implementation, oracle_keep, 
     np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(in_place, expected)
     np.testing.assert_array_equal(drawn, keep)
-    assert (len(chunks) > 3) == (threads > 1 and n >= _threads.MIN_SHARED)  # else there were no threads to differ
+    assert (len(chunks) > 3) == (threads > 1 and n >= 2 * CHUNK)  # else there were no threads to differ
 
 
 LAYOUTS = {
@@ -112,10 +92,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_threads_share_arrays_of_any_layout(implementation, oracle_keep, chunks, monkeypatch, threads, layout):
     """More than once, because what one thread does to another's part shows only when they meet."""
-    monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
-    monkeypatch.setattr(_threads, "FREE_CHUNK", CHUNK // 4)
-    monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
-    monkeypatch.setattr(_engine, "LARGE", 0)
+    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK, free_chunk=CHUNK // 4)
     x = LAYOUTS[layout](np.full(1001 * 400, 1.0, np.float32))
     x[...] = 3
     mask = mask_of(x.shape, 0.5)
@@ -165,10 +142,7 @@ def test_threads_share_every_function(implementation, chunks, monkeypatch, threa
     with fastdrop.num_threads(1):
         alone = results_of_functions(make)
     assert not chunks
-    monkeypatch.setattr(_threads, "MIN_CHUNK", CHUNK)
-    monkeypatch.setattr(_threads, "FREE_CHUNK", CHUNK // 4)
-    monkeypatch.setattr(_threads, "MIN_SHARED", 2 * CHUNK)
-    monkeypatch.setattr(_engine, "LARGE", 0)
+    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK, free_chunk=CHUNK // 4)
     with fastdrop.num_threads(threads):
         shared = results_of_functions(make)
     assert len(chunks) > 2 * len(FUNCTIONS) * 4
@@ -185,11 +159,9 @@ def test_threads_and_chunks_of_any_size(implementation, oracle_keep, data):
     x = np.arange(1, n + 1, dtype=np.float64)
     keep = oracle_keep(n, rate)
     with pytest.MonkeyPatch.context() as patch, fastdrop.num_threads(data.draw(st.sampled_from([2, 3, 7]))):
-        patch.setattr(_engine, "LARGE", 0)
-        patch.setattr(_engine, "LAST_LEVEL_CACHE", data.draw(st.sampled_from([0, 1 << 40])))
-        patch.setattr(_threads, "MIN_CHUNK", data.draw(st.sampled_from([1000, 2047, 2048, 4096])))
-        patch.setattr(_threads, "FREE_CHUNK", data.draw(st.sampled_from([1000, 2047, 2048, 4096])))
-        patch.setattr(_threads, "MIN_SHARED", 0)
+        chunk, free_chunk = (data.draw(st.sampled_from([1000, 2047, 2048, 4096])) for _ in range(2))
+        helpers.share_from(patch, size=0, chunk=chunk, free_chunk=free_chunk)
+        helpers.store_past_caches(patch, always=data.draw(st.booleans()))
         np.testing.assert_array_equal(mask.apply(x), np.where(keep, x * mask.scale, 0))
         np.testing.assert_array_equal(np.asarray(mask), keep)
         noise = gaussian_mask_of(n, 0.5).apply(x)

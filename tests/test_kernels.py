@@ -8,11 +8,9 @@ import textwrap
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import TESTS, Operation, normal_elements
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fastdrop import _reference
-from fastdrop._operations import Operation
 
 TILE = 2048
 GUARD = 128  # bytes on either side, more than any vector is wide
@@ -112,19 +110,19 @@ shifts = st.integers(0, 31)
     scale=scales,
     shift_x=shifts,
     shift_y=shifts,
-    stream=st.booleans(),
+    past_caches=st.booleans(),
     in_place=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 def test_dropout_meets_the_reference(
-    compiled, oracle, dtype, n, start, key, call, threshold, scale, shift_x, shift_y, stream, in_place, seed
+    compiled, oracle, dtype, n, start, key, call, threshold, scale, shift_x, shift_y, past_caches, in_place, seed
 ):
     per_line = 64 // dtype.itemsize
     x = guarded_values(dtype, n, seed, shift_x % per_line)
     expected = np.empty(n, dtype)
     oracle.apply(x.array, expected, 0, n, key, call, threshold, scale, start)
     y = x if in_place else Guarded(n, dtype, shift_y % per_line)
-    compiled.apply(x.array, y.array, 0, n, key, call, threshold, scale, start, stream=stream)
+    compiled.apply(x.array, y.array, 0, n, key, call, threshold, scale, start, past_caches=past_caches)
     np.testing.assert_array_equal(bits_of(y.array), bits_of(expected))
     assert y.is_intact_outside()
     assert in_place or x.is_untouched()
@@ -149,12 +147,12 @@ def test_masks_meet_the_reference(compiled, oracle, n, start, key, call, thresho
     shift_x=shifts,
     shift_y=shifts,
     shift_bits=st.integers(0, 15),
-    stream=st.booleans(),
+    past_caches=st.booleans(),
     in_place=st.booleans(),
     seed=st.integers(0, 2**32),
 )
 def test_given_bits_are_applied_from_any_bit_on(
-    compiled, oracle, dtype, n, first, scale, shift_x, shift_y, shift_bits, stream, in_place, seed
+    compiled, oracle, dtype, n, first, scale, shift_x, shift_y, shift_bits, past_caches, in_place, seed
 ):
     per_line = 64 // dtype.itemsize
     x = guarded_values(dtype, n, seed, shift_x % per_line)
@@ -165,16 +163,16 @@ def test_given_bits_are_applied_from_any_bit_on(
     expected = np.where(keep, bits_of(kept), 0)
     y = x if in_place else Guarded(n, dtype, shift_y % per_line)
     if n > 0:
-        compiled.apply(x.array, y.array, 0, n, 0, 0, 0, scale, first, None, bits.array, stream=stream)
+        compiled.apply(x.array, y.array, 0, n, 0, 0, 0, scale, first, None, bits.array, past_caches=past_caches)
     np.testing.assert_array_equal(bits_of(y.array), expected)
     assert y.is_intact_outside()
     assert bits.is_untouched()
     assert in_place or x.is_untouched()
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["cached", "streaming"])
-def test_every_alignment_of_x_and_out(compiled, oracle, dtype, stream):
-    """Streaming stores take aligned places only; the elements before the first of them go another way."""
+@pytest.mark.parametrize("past_caches", [False, True], ids=["cached", "past-caches"])
+def test_every_alignment_of_x_and_out(compiled, oracle, dtype, past_caches):
+    """Stores past the caches take aligned places only; the elements before the first of them go another way."""
     n, key, call, threshold, scale = TILE + 300, 5, 6, round(0.3 * 2**32), 1 / 0.7
     x = values(dtype, n, 1)
     expected = np.empty(n, dtype)
@@ -183,7 +181,7 @@ def test_every_alignment_of_x_and_out(compiled, oracle, dtype, stream):
         for other in (0, 1, shift):
             source = guarded_values(dtype, n, 1, other)
             y = Guarded(n, dtype, shift)
-            compiled.apply(source.array, y.array, 0, n, key, call, threshold, scale, 77, stream=stream)
+            compiled.apply(source.array, y.array, 0, n, key, call, threshold, scale, 77, past_caches=past_caches)
             np.testing.assert_array_equal(bits_of(y.array), bits_of(expected))
             assert y.is_intact_outside()
 
@@ -223,21 +221,21 @@ def test_a_part_of_an_array_leaves_the_rest_alone(implementation, oracle, n, at,
     assert (written[stop:] == 7).all()
 
 
-@pytest.mark.parametrize("start", [0, 1, 8191, 8192, 20_000])
 @pytest.mark.parametrize(
     "layout", [np.s_[:, ::-1], np.s_[::-1, ::2], np.s_[:, 3:-4]], ids=["reversed", "strided", "cut"]
 )
-def test_a_part_of_a_strided_array_leaves_the_rest_alone(implementation, oracle, dtype, layout, start):
+def test_a_part_of_a_strided_array_leaves_the_rest_alone(implementation, oracle, dtype, layout):
     """A thread that works on a part of an array must not write to another one's."""
     x = values(dtype, 40_000, 6).reshape(100, 400)[layout]
-    stop = min(start + 10_000, x.size)
-    expected = np.full(x.shape, 7, dtype)
-    oracle.apply(np.ascontiguousarray(x), expected, start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
-    memory = np.full((100, 400), 7, dtype)
-    implementation.apply(x, memory[layout], start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
-    np.testing.assert_array_equal(bits_of(memory[layout].copy()), bits_of(expected))
-    memory[layout] = 7
-    assert (memory == 7).all()
+    for start in (0, 1, 8191, 8192, 20_000):
+        stop = min(start + 10_000, x.size)
+        expected = np.full(x.shape, 7, dtype)
+        oracle.apply(np.ascontiguousarray(x), expected, start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
+        memory = np.full((100, 400), 7, dtype)
+        implementation.apply(x, memory[layout], start, stop, 1, 2, round(0.3 * 2**32), 1 / 0.7, 99)
+        np.testing.assert_array_equal(bits_of(memory[layout].copy()), bits_of(expected))
+        memory[layout] = 7
+        assert (memory == 7).all()
 
 
 # Operations. Where two NaNs meet in an addition, or infinities of different signs, IEEE 754 does not say what NaN comes
@@ -269,7 +267,7 @@ def works(draw, ops):
         "wild": draw(st.sampled_from(["x", "other", "bias"])),
         "seed": draw(st.integers(0, 2**32)),
         "numbers": {"scale": draw(scales), "shift": draw(numbers), "fill": draw(numbers)},
-        "stream": draw(st.booleans()),
+        "past_caches": draw(st.booleans()),
     }
 
 
@@ -296,7 +294,7 @@ def assert_meets(oracle, kernels, dtype, work, start, stop, **where):
     how = where | work["numbers"] | terms_of(work["op"], arrays["other"].array, arrays["bias"].array)
     expected = out.array.copy()
     oracle.apply(x.copy(), expected, start, stop, **how)
-    kernels.apply(x, out.array, start, stop, **how, stream=work["stream"])
+    kernels.apply(x, out.array, start, stop, **how, past_caches=work["past_caches"])
     np.testing.assert_array_equal(bits_of(out.array), bits_of(expected))
     assert out.is_intact_outside()
     assert all(array.is_untouched() for array in arrays.values() if array is not out)
@@ -383,7 +381,7 @@ def test_operations_are_what_they_say(implementation, oracle, dtype, op):
     chosen = np.empty(n, np.bool_)
     oracle.keep(chosen, 0, n, key, call, 1 << 31, offset)
     if op in WITH_NORMALS:
-        chosen = _reference.normal_elements(0, n, key, call, offset, None)
+        chosen = normal_elements(0, n, key, call, offset, None)
     expected = by_formula(op, x, chosen, other=other, bias=np.tile(bias, 53)[:n], **how).astype(dtype)
     y = np.empty_like(x)
     implementation.apply(x, y, 0, n, key, call, 1 << 31, offset=offset, **terms_of(op, other, bias), **how)
@@ -445,7 +443,7 @@ def test_strided_places_in_the_stream(
     chosen = keep
     if op in WITH_NORMALS:
         bits = None
-        chosen = _reference.normal_elements(0, span, key, 1, offset, None)[index]
+        chosen = normal_elements(0, span, key, 1, offset, None)[index]
     x, other, bias = numbers_of(dtype, n, 1), numbers_of(dtype, n, 2), numbers_of(dtype, 57, 3)
     how = {"scale": 1.25, "shift": 0.3, "fill": -1.1}
     y = np.full(n, 7, dtype)
@@ -615,11 +613,12 @@ def test_nothing_past_the_ends_is_read(compiled):
     """Arrays and bits end where the next page can not be read, and begin where the one before can not: a process
     of its own would die of the first byte too far."""
     program = f"""
-        import ctypes, mmap
+        import ctypes, mmap, sys
         import ml_dtypes, numpy as np
-        import fastdrop
-        from fastdrop._operations import Operation
-        kernels = fastdrop._find_kernels({compiled.name!r})
+        sys.path.insert(0, {str(TESTS)!r})
+        import helpers
+        from helpers import Operation
+        kernels = helpers.find({compiled.name!r})
         page = mmap.PAGESIZE
         libc = ctypes.CDLL(None, use_errno=True)
         holders = []

@@ -9,10 +9,9 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import MIN_SHARED, Operation, alpha_numbers
 
 import fastdrop
-from fastdrop._masks import alpha_numbers
-from fastdrop._operations import Operation
 
 KEY, CALL = 0xFEEDFACE12345678, 7
 ROWS, COLUMNS = 67, 190
@@ -103,7 +102,7 @@ def ordered_dtype(request, dtype):
     return dtype if request.param == "native" else dtype.newbyteorder()
 
 
-def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(implementation, dropped, layout, ordered_dtype):
+def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(either, dropped, layout, ordered_dtype):
     x = layout(ordered_dtype)
     fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
     before = memory_of(x).tobytes()
@@ -113,7 +112,7 @@ def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(implementation, dro
     assert memory_of(x).tobytes() == before
 
 
-def test_any_layout_of_out_is_filled_and_nothing_beside_it(implementation, dropped, layout, ordered_dtype):
+def test_any_layout_of_out_is_filled_and_nothing_beside_it(either, dropped, layout, ordered_dtype):
     out = layout(ordered_dtype)
     memory = memory_of(out)
     memory[:] = np.arange(memory.size) * 37 + 11
@@ -129,7 +128,7 @@ def test_any_layout_of_out_is_filled_and_nothing_beside_it(implementation, dropp
     assert memory.tobytes() == expected
 
 
-def test_in_place_in_any_layout(implementation, dropped, layout, ordered_dtype):
+def test_in_place_in_any_layout(either, dropped, layout, ordered_dtype):
     x = layout(ordered_dtype)
     memory = memory_of(x)
     memory[:] = np.arange(memory.size) * 37 + 11
@@ -145,21 +144,21 @@ def test_in_place_in_any_layout(implementation, dropped, layout, ordered_dtype):
 @pytest.mark.parametrize(
     ("x_layout", "out_layout"), [("C", "F"), ("F", "C"), ("reversed", "strided"), ("unaligned", "in-records")]
 )
-def test_x_and_out_of_different_layouts(implementation, dropped, dtype, x_layout, out_layout):
+def test_x_and_out_of_different_layouts(either, dropped, dtype, x_layout, out_layout):
     x, out = LAYOUTS[x_layout](dtype), LAYOUTS[out_layout](dtype.newbyteorder())
     fill(x, random_bits(x.shape, dtype))
     fastdrop.dropout(x, RATE, rng=stream(), out=out)
     same_bits(plain(out), dropped(x))
 
 
-def test_results_keep_the_order_of_axes(implementation):
+def test_results_keep_the_order_of_axes(either):
     """As NumPy's own functions do: order="K"."""
     x = np.ones((ROWS, COLUMNS, 3), np.float32).transpose(2, 0, 1)
     assert fastdrop.dropout(x, RATE, rng=stream()).strides == (x * 2).strides
     assert fastdrop.dropout(np.asfortranarray(x), RATE, rng=stream()).flags.f_contiguous
 
 
-def test_broadcast_input_has_a_mask_of_its_full_shape(implementation, dropped, dtype):
+def test_broadcast_input_has_a_mask_of_its_full_shape(either, dropped, dtype):
     for x in (
         np.broadcast_to(random_bits((1, COLUMNS), dtype), (ROWS, COLUMNS)),
         np.broadcast_to(random_bits((ROWS, 1), dtype), (ROWS, COLUMNS)),
@@ -173,7 +172,7 @@ def test_broadcast_input_has_a_mask_of_its_full_shape(implementation, dropped, d
 
 
 @pytest.mark.parametrize(("call", "kept"), [(6, True), (7, False)], ids=["kept", "dropped"])
-def test_arrays_without_dimensions(implementation, dropped, dtype, call, kept):
+def test_arrays_without_dimensions(either, dropped, dtype, call, kept):
     x = np.array(3, dtype)
     stream = fastdrop.PhiloxStream.from_key(KEY, call)
     expected = dropped(x, 0.5, call=call)
@@ -189,7 +188,7 @@ def test_arrays_without_dimensions(implementation, dropped, dtype, call, kept):
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (5, 0, 7), (2**40, 0)])
-def test_empty_arrays(implementation, dtype, shape):
+def test_empty_arrays(either, dtype, shape):
     x = np.empty(shape, dtype)
     rng = stream()
     y, mask = fastdrop.dropout(x, RATE, rng=rng, return_mask=True)
@@ -202,7 +201,7 @@ def test_empty_arrays(implementation, dtype, shape):
     assert fastdrop.dropout(strided, RATE, rng=rng, out=strided) is strided
 
 
-def test_lists_and_scalars_are_taken_as_numpy_takes_them(implementation, dropped):
+def test_lists_and_scalars_are_taken_as_numpy_takes_them(either, dropped):
     values = [[1.5, -2.0, 3.25], [4.0, 5.0, -6.0]]
     same_bits(fastdrop.dropout(values, RATE, rng=stream()), dropped(np.array(values)))
     same_bits(mask_of(values).apply(values), dropped(np.array(values)))
@@ -225,7 +224,7 @@ matrices = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDepreca
 
 
 @matrices
-def test_subclasses_stay_what_they_are(implementation, dropped, dtype, tmp_path):
+def test_subclasses_stay_what_they_are(either, dropped, dtype, tmp_path):
     values = random_bits((ROWS, COLUMNS), dtype)
     named = values.view(Named)
     named.name = "activations"
@@ -243,14 +242,14 @@ def test_subclasses_stay_what_they_are(implementation, dropped, dtype, tmp_path)
 
 
 @matrices
-def test_a_matrix_keeps_its_two_dimensions(implementation, dropped):
+def test_a_matrix_keeps_its_two_dimensions(either, dropped):
     x = np.matrix(np.ones((5, 40), np.float32))[:, ::2]
     y = fastdrop.dropout(x, RATE, rng=stream())
     assert type(y) is np.matrix
     same_bits(np.asarray(y), dropped(x))
 
 
-def test_masked_arrays_stay_masked(implementation, dropped, dtype):
+def test_masked_arrays_stay_masked(either, dropped, dtype):
     """The data beneath, and what is masked: dropout hides nothing and shows nothing."""
     hidden = np.random.default_rng(0).random((ROWS, COLUMNS)) < 0.5
     x = np.ma.MaskedArray(random_bits((ROWS, COLUMNS), dtype), hidden)
@@ -261,7 +260,7 @@ def test_masked_arrays_stay_masked(implementation, dropped, dtype):
     np.testing.assert_array_equal(x.mask, hidden)
 
 
-def test_masked_arrays_as_out(implementation, dropped):
+def test_masked_arrays_as_out(either, dropped):
     hidden = np.arange(300) % 3 == 0
     x = np.ma.MaskedArray(np.arange(300, dtype=np.float32), hidden)
     expected = dropped(x.data)
@@ -276,32 +275,39 @@ OVERLAPS = {
     "same": lambda a: (a[:-7], a[:-7]),
     "forward-by-1": lambda a: (a[:-1], a[1:]),
     "backward-by-1": lambda a: (a[1:], a[:-1]),
-    "forward-by-many": lambda a: (a[:-5000], a[5000:]),
-    "backward-by-many": lambda a: (a[5000:], a[:-5000]),
+    "forward-by-many": lambda a: (a[: -(len(a) // 3)], a[len(a) // 3 :]),
+    "backward-by-many": lambda a: (a[len(a) // 3 :], a[: -(len(a) // 3)]),
     "reversed": lambda a: (a, a[::-1]),
     "both-reversed": lambda a: (a[::-1], a[::-1]),
-    "stride-into-whole": lambda a: (a[::2][:6000], a[:6000]),
-    "whole-into-stride": lambda a: (a[:6000], a[::2][:6000]),
-    "strides-that-interleave": lambda a: (a[::2][:6000], a[1::2][:6000]),
-    "transposed": lambda a: (a[: 120 * 120].reshape(120, 120), a[: 120 * 120].reshape(120, 120).T),
-    "broadcast-source": lambda a: (np.broadcast_to(a[100:200], (100, 100)), a[:10000].reshape(100, 100)),
+    "stride-into-whole": lambda a: (a[::2], a[: len(a) // 2]),
+    "whole-into-stride": lambda a: (a[: len(a) // 2], a[::2]),
+    "strides-that-interleave": lambda a: (a[::2], a[1::2]),
+    "transposed": lambda a: (square(a), square(a).T),
+    "broadcast-source": lambda a: (np.broadcast_to(a[100:200], (len(a) // 100, 100)), a.reshape(-1, 100)),
 }
+SMALL, LARGE = 14_600, 2 * MIN_SHARED + 448  # so that threads share half of it, and both are multiples of 100
+
+
+def square(a):
+    side = math.isqrt(len(a))
+    return a[: side**2].reshape(side, side)
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
-@pytest.mark.parametrize("n", [14_500, 400_000], ids=["small", "large"])
-def test_out_that_overlaps_x_gets_what_a_copy_would_have_given(implementation, dropped, dtype, overlap, n):
-    """The large arrays are past the size from which threads share the work."""
-    memory = random_bits(n, dtype)
-    x, out = OVERLAPS[overlap](memory)
-    twin = memory.copy()
-    fill(OVERLAPS[overlap](twin)[1], dropped(x))
-    with fastdrop.num_threads(3):
-        assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
-    same_bits(memory, twin)
+def test_out_that_overlaps_x_gets_what_a_copy_would_have_given(either, dropped, dtypes, overlap):
+    """Also where threads share the work, none of which may read what another has written."""
+    for n, dtype in [*((SMALL, dtype) for dtype in dtypes), (LARGE, np.dtype(np.float32))]:
+        memory = random_bits(n, dtype)
+        x, out = OVERLAPS[overlap](memory)
+        assert n == SMALL or x.size >= MIN_SHARED
+        twin = memory.copy()
+        fill(OVERLAPS[overlap](twin)[1], dropped(x))
+        with fastdrop.num_threads(3):
+            assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+        same_bits(memory, twin)
 
 
-def test_out_that_overlaps_x_between_elements(implementation, dropped, dtype):
+def test_out_that_overlaps_x_between_elements(either, dropped, dtype):
     """Shifted by a byte: no element of out lies on one of x."""
     for x_at, out_at in ((0, 1), (1, 0)):
         memory = np.random.default_rng(1).integers(0, 256, 20_000 * dtype.itemsize + 1, np.uint8)
@@ -323,7 +329,7 @@ def test_out_that_overlaps_x_between_elements(implementation, dropped, dtype):
         (ml_dtypes.bfloat16, np.float64),
     ],
 )
-def test_a_wider_out_holds_the_result_of_the_narrow_dtype(implementation, dropped, narrow, wide):
+def test_a_wider_out_holds_the_result_of_the_narrow_dtype(either, dropped, narrow, wide):
     """The product is rounded to x's dtype first: out= changes where the result goes and nothing about its values."""
     x = random_bits((ROWS, COLUMNS), narrow)
     with np.errstate(invalid="ignore"):
@@ -339,9 +345,9 @@ def test_a_wider_out_holds_the_result_of_the_narrow_dtype(implementation, droppe
         np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
 
 
-def test_in_place_through_two_views_of_swapped_memory(implementation, dropped, dtype):
+def test_in_place_through_two_views_of_swapped_memory(either, dropped, dtype):
     """The views are of equal dtypes, which are not the same object; and large enough for threads."""
-    memory = random_bits(400_000, dtype).view(dtype.newbyteorder())
+    memory = random_bits(MIN_SHARED + 77, dtype).view(dtype.newbyteorder())
     x, out = (memory.view(dtype.newbyteorder()) for _ in range(2))
     assert x.dtype is not out.dtype
     expected = dropped(x)
@@ -350,7 +356,7 @@ def test_in_place_through_two_views_of_swapped_memory(implementation, dropped, d
     same_bits(plain(out), expected)
 
 
-def test_a_wider_out_that_overlaps_x(implementation, dropped):
+def test_a_wider_out_that_overlaps_x(either, dropped):
     memory = np.zeros(20_000, np.float64)
     x = memory.view(np.float32)[100:20_100]
     x[...] = np.arange(20_000)
@@ -419,7 +425,7 @@ def test_every_operation_has_a_function_here():
     assert {Operation[name.upper()] for name in FUNCTIONS} == set(Operation) - {Operation.DROPOUT}
 
 
-def test_functions_take_any_layout(implementation, worked, layout, ordered_dtype):
+def test_functions_take_any_layout(either, worked, layout, ordered_dtype):
     """Of x, and of what goes with it."""
     for name, function in FUNCTIONS.items():
         x, other = layout(ordered_dtype), layout(ordered_dtype)
@@ -430,7 +436,7 @@ def test_functions_take_any_layout(implementation, worked, layout, ordered_dtype
         assert (memory_of(x).tobytes(), memory_of(other).tobytes()) == before
 
 
-def test_functions_fill_out_of_any_layout_and_nothing_beside_it(implementation, worked, layout, ordered_dtype):
+def test_functions_fill_out_of_any_layout_and_nothing_beside_it(either, worked, layout, ordered_dtype):
     for name, function in FUNCTIONS.items():
         out = layout(ordered_dtype)
         memory = memory_of(out)
@@ -445,7 +451,7 @@ def test_functions_fill_out_of_any_layout_and_nothing_beside_it(implementation, 
         assert memory.tobytes() == expected
 
 
-def test_functions_in_place_in_any_layout(implementation, worked, layout, ordered_dtype):
+def test_functions_in_place_in_any_layout(either, worked, layout, ordered_dtype):
     """Of x, and of the other array."""
     native = ordered_dtype.newbyteorder("=")
     for name, function in FUNCTIONS.items():
@@ -462,7 +468,7 @@ def test_functions_in_place_in_any_layout(implementation, worked, layout, ordere
 
 
 @functions
-def test_functions_with_arrays_of_different_layouts(implementation, worked, dtype, name):
+def test_functions_with_arrays_of_different_layouts(either, worked, dtype, name):
     x, other, out = LAYOUTS["F"](dtype), LAYOUTS["reversed"](dtype.newbyteorder()), LAYOUTS["in-records"](dtype)
     fill(x, random_bits(x.shape, dtype))
     fill(other, other_for(name, x.shape, dtype))
@@ -474,10 +480,10 @@ def test_functions_with_arrays_of_different_layouts(implementation, worked, dtyp
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
-def test_functions_with_out_that_overlaps_x_or_the_other_array(implementation, worked, dtype, overlap):
+def test_functions_with_out_that_overlaps_x_or_the_other_array(either, worked, dtype, overlap):
     for name, function in FUNCTIONS.items():
         for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
-            memory = other_for(name, 14_500, dtype) if is_other else random_bits(14_500, dtype)
+            memory = other_for(name, SMALL, dtype) if is_other else random_bits(SMALL, dtype)
             source, out = OVERLAPS[overlap](memory)
             beside = random_bits(out.shape, dtype, 5) if is_other else other_for(name, out.shape, dtype)
             x, other = (beside, source) if is_other else (source, beside)
@@ -497,8 +503,8 @@ OVERLAPS_OF_BOTH = {
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS_OF_BOTH)
-@pytest.mark.parametrize("n", [14_500, 400_000], ids=["small", "large"])
-def test_functions_with_out_that_overlaps_both(implementation, worked, overlap, n):
+@pytest.mark.parametrize("n", [SMALL, MIN_SHARED + 3077], ids=["small", "large"])
+def test_functions_with_out_that_overlaps_both(either, worked, overlap, n):
     """The large arrays are past the size from which threads share the work."""
     for name in WITH_OTHER:
         memory = np.random.default_rng(2).standard_normal(n, np.float32)
@@ -512,7 +518,7 @@ def test_functions_with_out_that_overlaps_both(implementation, worked, overlap, 
 
 @matrices
 @functions
-def test_subclasses_stay_what_they_are_in_functions(implementation, worked, dtype, name, tmp_path):
+def test_subclasses_stay_what_they_are_in_functions(either, worked, dtype, name, tmp_path):
     values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
     named = values.view(Named)
     named.name = "activations"
@@ -532,7 +538,7 @@ def test_subclasses_stay_what_they_are_in_functions(implementation, worked, dtyp
 
 
 @functions
-def test_masked_arrays_stay_masked_in_functions(implementation, worked, dtype, name):
+def test_masked_arrays_stay_masked_in_functions(either, worked, dtype, name):
     """Of x the mask is kept, and the data beneath is that of any other array."""
     hidden = np.random.default_rng(0).random((ROWS, COLUMNS)) < 0.5
     values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
@@ -543,7 +549,7 @@ def test_masked_arrays_stay_masked_in_functions(implementation, worked, dtype, n
 
 
 @functions
-def test_what_is_only_read_may_be_read_only(implementation, worked, dtype, name, monkeypatch):
+def test_what_is_only_read_may_be_read_only(either, worked, dtype, name, monkeypatch):
     x, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
     bias = bias_for(x)
     for array in (x, other, bias):
@@ -559,7 +565,7 @@ def test_what_is_only_read_may_be_read_only(implementation, worked, dtype, name,
             FUNCTIONS[name](x, other, out=array)
 
 
-def test_functions_of_arrays_without_dimensions(implementation, worked, dtype):
+def test_functions_of_arrays_without_dimensions(either, worked, dtype):
     """But for the one whose bias stands along the last of them."""
     x, other = np.array(3, dtype), np.array(2, dtype)
     for name in [name for name in FUNCTIONS if name != "bias_dropout_add"]:
@@ -573,7 +579,7 @@ def test_functions_of_arrays_without_dimensions(implementation, worked, dtype):
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (5, 0, 7), (2**40, 0)])
-def test_functions_of_empty_arrays(implementation, dtype, shape):
+def test_functions_of_empty_arrays(either, dtype, shape):
     x, other = np.empty(shape, dtype), np.empty(shape, dtype)
     for function in FUNCTIONS.values():
         y = function(x, other)
@@ -588,7 +594,7 @@ def test_functions_of_empty_arrays(implementation, dtype, shape):
 @pytest.mark.parametrize(
     ("narrow", "wide"), [(np.float16, np.float32), (np.float32, np.float64), (ml_dtypes.bfloat16, np.float32)]
 )
-def test_a_wider_out_of_a_function_holds_the_result_of_the_narrow_dtype(implementation, worked, name, narrow, wide):
+def test_a_wider_out_of_a_function_holds_the_result_of_the_narrow_dtype(either, worked, name, narrow, wide):
     x, other = (np.random.default_rng(i).standard_normal((ROWS, COLUMNS)).astype(narrow) for i in range(2))
     expected = worked(name, x, other).astype(wide)
     for out in (np.empty(x.shape, wide), np.empty((ROWS, 2 * COLUMNS), wide)[:, ::2]):
@@ -617,7 +623,7 @@ HUGE = (2**20, 2**20)
         ((2**62,), np.s_[2**62 - 5000 :]),
     ],
 )
-def test_parts_of_huge_masks(implementation, oracle, shape, index):
+def test_parts_of_huge_masks(either, oracle, shape, index):
     mask = fastdrop.DropoutMask(shape, RATE, key=KEY, call=CALL)[index]
     index = index if isinstance(index, tuple) else (index,)
     ranges = [
@@ -639,7 +645,7 @@ def test_parts_of_huge_masks(implementation, oracle, shape, index):
     np.testing.assert_array_equal(y[y != 0], (x * np.float32(mask.scale))[y != 0])
 
 
-def test_elements_2_to_the_32_apart_do_not_repeat(implementation):
+def test_elements_2_to_the_32_apart_do_not_repeat(either):
     mask = fastdrop.DropoutMask(HUGE, 0.5, key=KEY)
     rows = [mask[row].packbits().tobytes() for row in (0, 2**12, 2**19, 2**20 - 1)]
     assert len(set(rows)) == 4
@@ -649,7 +655,7 @@ def test_huge_masks_know_their_size():
     assert fastdrop.DropoutMask((2**31, 2**31), RATE, key=KEY).size == 2**62
 
 
-def test_a_column_of_a_huge_mask_with_shared_decisions(implementation, oracle):
+def test_a_column_of_a_huge_mask_with_shared_decisions(either, oracle):
     """A million decisions, shared by 2 elements each, that lie 2**20 elements apart in the stream."""
     whole = fastdrop.DropoutMask((2**20, 2**20, 2), RATE, key=KEY, call=CALL, noise_shape=(None, None, 1))
     part = whole[:, 5:6]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A mask is a small immutable value that is drawn when it is looked at, whole or in part, always the same."""
+"""A mask of any kind is a small immutable value, drawn when it is looked at, whole or in part, always the same."""
 
 import copy
 import itertools
@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import DropoutMask, PhiloxStream
+from fastdrop import AlphaMask, DropoutMask, GaussianMask, PhiloxStream
 
 SHAPE = (7, 6, 50)
+KEEP = np.random.default_rng(1).random(SHAPE) < 0.6
+LARGER_KEEP = np.random.default_rng(1).random((9, 8, 60)) < 0.6
 
-# The masks that slicing and packing are tested with: every way in which a mask can be laid out.
-MASKS = {
+# Every way in which a mask can be laid out, and every kind.
+DROPPING = {
     "plain": DropoutMask(SHAPE, 0.4, key=1),
     "1-d": DropoutMask(2500, 0.4, key=1),
     "0-d": DropoutMask((), 0.5, key=4),
@@ -27,14 +29,35 @@ MASKS = {
     "shared along the first": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(1, 6, 50)),
     "shared in the middle": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(7, 1, 50)),
     "shared by all": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(1, 1, 1)),
-    "1-d part": DropoutMask(5000, 0.4, key=1)[100:2600],
+    "1-d, part": DropoutMask(5000, 0.4, key=1)[100:2600],
     "part": DropoutMask((20, 9, 70), 0.4, key=1)[11:18, 2:8, 15:65],
-    "part that is shared": DropoutMask((20, 9, 70), 0.4, key=1, noise_shape=(20, 1, 70))[11:18, 2:8, 15:65],
-    "from an array": DropoutMask.from_array(np.random.default_rng(1).random(SHAPE) < 0.6, 0.4),
-    "part of one from an array": DropoutMask.from_array(np.random.default_rng(1).random((9, 8, 60)) < 0.6, 0.4)[
-        1:8, 1:7, 3:53
-    ],
+    "shared, part": DropoutMask((20, 9, 70), 0.4, key=1, noise_shape=(20, 1, 70))[11:18, 2:8, 15:65],
+    "from an array": DropoutMask.from_array(KEEP, 0.4),
+    "from an array, part": DropoutMask.from_array(LARGER_KEEP, 0.4)[1:8, 1:7, 3:53],
 }
+SCALED = {
+    "scale": DropoutMask(SHAPE, 0.4, key=1, call=2, scale=1.0),
+    "scale 0": DropoutMask(SHAPE, 0.4, key=1, call=2, scale=0.0),
+    "scale, shared": DropoutMask(SHAPE, 0.4, key=1, call=2, noise_shape=(7, 1, 50), scale=3.5),
+    "scale without drops": DropoutMask(SHAPE, 0, key=1, call=2, scale=0.7),
+    "scale, part": DropoutMask((9, 8, 60), 0.4, key=1, call=2, scale=-1.0)[1:8, 2:, :50],
+}
+ALPHA = {
+    "alpha": AlphaMask(SHAPE, 0.4, key=1, call=2),
+    "alpha, shared": AlphaMask(SHAPE, 0.4, key=1, call=2, noise_shape=(7, 6, 1)),
+    "alpha, part": AlphaMask((9, 8, 60), 0.4, key=1, call=2)[1:8, 2:, :50],
+    "alpha, rate 0": AlphaMask(SHAPE, 0, key=1, call=2),
+    "alpha, rate 1": AlphaMask(SHAPE, 1, key=1, call=2),
+    "alpha, from an array": AlphaMask.from_array(KEEP, 0.4),
+}
+GAUSSIAN = {
+    "Gaussian": GaussianMask(SHAPE, 0.4, key=1, call=2),
+    "Gaussian, part": GaussianMask((9, 8, 60), 0.4, key=1, call=2)[1:8, 2:, :50],
+    "Gaussian, stddev 0": GaussianMask(SHAPE, 0, key=1, call=2),
+    "additive": GaussianMask(SHAPE, 0.4, key=1, call=2, additive=True),
+    "additive, part": GaussianMask((9, 8, 60), 0.4, key=1, call=2, additive=True)[1:8, 2:, :50],
+}
+MASKS = DROPPING | SCALED | ALPHA | GAUSSIAN
 
 INDICES = [
     np.s_[:],
@@ -60,23 +83,37 @@ INDICES = [
     np.s_[7:],
     np.s_[:, 2:2, 1:3],
     np.s_[np.int64(2) : np.uint8(4), np.int8(-1)],
+    np.s_[1:4],
+    np.s_[..., 7:41],
+    np.s_[2:, 1:3, -5:],
+    np.s_[-1, 2:2],
 ]
 
 
 @pytest.fixture(params=MASKS)
-def mask(request, implementation):
+def mask(request):
+    return MASKS[request.param]
+
+
+@pytest.fixture(params=[name for name in MASKS if name not in GAUSSIAN])
+def dropping(request):
+    """Masks that drop."""
     return MASKS[request.param]
 
 
 @pytest.fixture(params=[name for name, mask in MASKS.items() if mask.shape == SHAPE])
-def mask_3d(request, implementation):
+def mask_3d(request):
     return MASKS[request.param]
+
+
+def packed(keep):
+    return np.packbits(keep, axis=None, bitorder="little")
 
 
 # Laziness
 
 
-def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(implementation):
+def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(either):
     tracemalloc.start()
     huge = DropoutMask((2**30, 2**10), 0.3, key=5)
     corner = huge[-3:, -500:]
@@ -92,7 +129,7 @@ def test_a_mask_far_larger_than_memory_is_made_sliced_and_drawn_in_part(implemen
     assert column.tolist() == [np.asarray(flat[(2**29 + row) * 2**10 + 7]).item() for row in range(40)]
 
 
-def test_a_part_of_a_shared_mask_needs_memory_for_that_part_alone(implementation):
+def test_a_part_of_a_shared_mask_needs_memory_for_that_part_alone(either):
     wide = DropoutMask((2**20, 2**20, 2), 0.3, key=5, noise_shape=(2**20, 2**20, 1))
     tracemalloc.start()
     column = np.asarray(wide[:50, 9])
@@ -161,20 +198,40 @@ def test_masks_are_equal_iff_they_are_the_same_draw():
     assert DropoutMask.from_array([True, False], 0.5) != DropoutMask.from_array([True, True], 0.5)
 
 
-def test_a_mask_can_not_be_changed(mask):
+def test_masks_of_different_kinds_or_numbers_are_different():
+    assert len({*MASKS.values()}) == len(MASKS)
+    for (name, one), (other_name, other) in itertools.product(MASKS.items(), repeat=2):
+        assert (one == other) == (name == other_name)
+    assert all(mask != "mask" for mask in MASKS.values())
+    assert GaussianMask(5, 0.4, key=1) != GaussianMask(5, 0.4, key=1, additive=True)
+    assert AlphaMask(5, 0.4, key=1) != DropoutMask(5, 0.4, key=1)
+
+
+def test_a_scale_that_is_the_usual_one_makes_no_other_mask():
+    usual, named = DropoutMask(5, 0.6, key=1), DropoutMask(5, 0.6, key=1, scale=1 / (1 - 0.6))
+    assert (usual, hash(usual), repr(usual)) == (named, hash(named), repr(named))
+    assert DropoutMask(5, 0, key=1) == DropoutMask(5, 0, key=1, scale=1)
+    assert (
+        fastdrop.dropout([1.0], 0, mode="downscale_in_infer", rng=1, return_mask=True)[1]
+        == (fastdrop.dropout([1.0], 0, rng=1, return_mask=True)[1])
+    )
+
+
+def test_a_mask_cannot_be_changed(mask):
     before = np.asarray(mask)
-    for name in ("shape", "rate", "key", "call", "noise_shape", "threshold", "_offset", "unknown"):
+    for name in ("shape", "rate", "stddev", "additive", "key", "call", "noise_shape", "threshold", "scale", "unknown"):
         with pytest.raises(AttributeError):
             setattr(mask, name, 1)
-    for name in ("shape", "rate", "key"):
+    for name in ("shape", "key"):
         with pytest.raises(AttributeError):
             delattr(mask, name)
-    np.asarray(mask)[...] = False
-    mask.packbits()[...] = 0
+    np.asarray(mask)[...] = 7
+    if not isinstance(mask, GaussianMask):
+        mask.packbits()[...] = 0
     np.testing.assert_array_equal(mask, before)
 
 
-def test_a_mask_from_an_array_does_not_follow_later_changes_of_the_array(implementation):
+def test_a_mask_from_an_array_does_not_follow_later_changes_of_the_array():
     keep = np.ones((4, 5), bool)
     mask = DropoutMask.from_array(keep, 0.5)
     keep[...] = False
@@ -182,12 +239,15 @@ def test_a_mask_from_an_array_does_not_follow_later_changes_of_the_array(impleme
 
 
 def test_a_pickled_or_copied_mask_is_the_same_mask(mask):
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        again = pickle.loads(pickle.dumps(mask, protocol))
-        assert again == mask
-        assert (again.shape, again.rate, again.noise_shape) == (mask.shape, mask.rate, mask.noise_shape)
-        np.testing.assert_array_equal(again, mask)
-    assert copy.deepcopy(mask) == copy.copy(mask) == mask
+    x = np.random.default_rng(0).standard_normal(mask.shape)
+    pickled = [pickle.loads(pickle.dumps(mask, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for same in (*pickled, copy.copy(mask), copy.deepcopy(mask)):
+        assert same == mask
+        assert hash(same) == hash(mask)
+        assert (type(same), repr(same), same.shape) == (type(mask), repr(mask), mask.shape)
+        np.testing.assert_array_equal(same, mask)
+        np.testing.assert_array_equal(same.apply(x), mask.apply(x))
+        np.testing.assert_array_equal(same.backward(x), mask.backward(x))
 
 
 @pytest.mark.parametrize(
@@ -204,73 +264,99 @@ def test_a_mask_pickles_to_a_few_dozen_bytes(mask, most):
     assert len(pickle.dumps(mask)) <= most
 
 
-def test_repr_tells_the_draw():
-    mask = DropoutMask((4, 6), 0.25, key=255, call=3, noise_shape=(4, 1))
-    assert repr(mask) == "DropoutMask((4, 6), 0.25, key=0xff, call=3, noise_shape=(4, 1))"
-    assert eval(repr(mask), {"DropoutMask": DropoutMask}) == mask
-    part = repr(mask[2:])
-    assert "part" in part
-    assert "(2, 6)" in part
-    assert repr(DropoutMask.from_array([True], 0.5)) == "<DropoutMask from an array: shape=(1,), rate=0.5>"
+@pytest.mark.parametrize(
+    ("mask", "text"),
+    [
+        (
+            DropoutMask((4, 6), 0.25, key=255, call=3, noise_shape=(4, 1)),
+            "DropoutMask((4, 6), 0.25, key=0xff, call=3, noise_shape=(4, 1))",
+        ),
+        (DropoutMask.from_array([True], 0.5), "<DropoutMask from an array: shape=(1,), rate=0.5>"),
+        (DropoutMask((4, 6), 0.25, key=255, scale=1.0), "DropoutMask((4, 6), 0.25, key=0xff, call=0, scale=1.0)"),
+        (AlphaMask((4, 6), 0.25, key=255, call=3), "AlphaMask((4, 6), 0.25, key=0xff, call=3)"),
+        (GaussianMask(9, 0.25, key=255), "GaussianMask((9,), 0.25, key=0xff, call=0)"),
+        (GaussianMask(9, 2, key=255, additive=True), "GaussianMask((9,), 2.0, key=0xff, call=0, additive=True)"),
+        (
+            GaussianMask(9, 2, key=255)[1:],
+            "<part of a mask, from element 1 on: GaussianMask((8,), 2.0, key=0xff, call=0)>",
+        ),
+        (AlphaMask.from_array([True], 0.5), "<AlphaMask from an array: shape=(1,), rate=0.5>"),
+    ],
+    ids=["plain", "from an array", "scale", "alpha", "Gaussian", "additive", "part", "array"],
+)
+def test_repr_tells_the_draw(mask, text):
+    assert repr(mask) == text
 
 
-def test_iteration_is_refused_in_clear_words():
+def test_repr_evaluates_to_an_equal_mask_if_it_is_not_a_part(mask):
+    if repr(mask).startswith("<"):
+        assert any(mask is MASKS[name] for name in MASKS if name.endswith(("part", "from an array")))
+    else:
+        assert eval(repr(mask), vars(fastdrop)) == mask
+
+
+def test_iteration_is_refused_in_clear_words(mask):
     for iterate in (iter, list, lambda mask: [*mask], lambda mask: 1 in mask):
-        with pytest.raises(TypeError, match=r"DropoutMask.* not iterable"):
-            iterate(DropoutMask(3, 0.5, key=1))
+        with pytest.raises(TypeError, match=rf"{type(mask).__name__}.* not iterable"):
+            iterate(mask)
 
 
 # As an array
 
 
-def test_as_an_array_it_is_a_fresh_array_of_booleans_of_its_shape(mask):
-    keep = np.asarray(mask)
-    assert (type(keep), keep.dtype, keep.shape) == (np.ndarray, np.bool_, mask.shape)
-    assert set(np.unique(keep.view(np.uint8))) <= {0, 1}
-    assert keep.flags.writeable
-    np.testing.assert_array_equal(np.array(mask, copy=True), keep)
+def test_as_an_array_it_is_a_fresh_array_of_its_shape(mask, either):
+    """Of booleans, or of normal numbers."""
+    array = np.asarray(mask)
+    dtype = np.float32 if isinstance(mask, GaussianMask) else np.bool_
+    assert (type(array), array.dtype, array.shape) == (np.ndarray, dtype, mask.shape)
+    assert dtype is np.float32 or set(np.unique(array.view(np.uint8))) <= {0, 1}
+    assert array.flags.writeable
+    np.testing.assert_array_equal(np.array(mask, copy=True), array)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int8, "bool", object])
-def test_as_an_array_it_takes_a_dtype(mask, dtype):
-    np.testing.assert_array_equal(np.asarray(mask, dtype), np.asarray(mask).astype(dtype), strict=True)
+def test_as_an_array_it_takes_a_dtype(mask):
+    for dtype in (np.float32, np.float64, np.int8, "bool", object):
+        np.testing.assert_array_equal(np.asarray(mask, dtype), np.asarray(mask).astype(dtype), strict=True)
 
 
-def test_as_an_array_it_can_not_share_memory():
+def test_as_an_array_it_cannot_share_memory(mask):
     with pytest.raises(ValueError, match="no memory to share"):
-        np.array(DropoutMask(3, 0.5, key=1), copy=False)
+        np.array(mask, copy=False)
 
 
-def test_packbits_is_what_numpy_packs(mask):
-    expected = np.packbits(np.asarray(mask), axis=None, bitorder="little")
-    np.testing.assert_array_equal(mask.packbits(), expected, strict=True)
+def test_packbits_is_what_numpy_packs(dropping, either):
+    np.testing.assert_array_equal(dropping.packbits(), packed(np.asarray(dropping)), strict=True)
 
 
-@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 127, 128, 129, 2047, 2048, 2049])
 @pytest.mark.parametrize("start", [0, 1, 7, 8, 100, 128])
-def test_packbits_of_any_run_begins_at_bit_0_and_ends_in_zeros(n, start, implementation):
-    part = DropoutMask(5000, 0.2, key=9)[start : start + n]
-    expected = np.packbits(np.asarray(DropoutMask(5000, 0.2, key=9))[start : start + n], bitorder="little")
-    np.testing.assert_array_equal(part.packbits(), expected, strict=True)
+def test_packbits_of_any_run_begins_at_bit_0_and_ends_in_zeros(start, either):
+    keep = np.asarray(DropoutMask(5000, 0.2, key=9))
+    for n in (0, 1, 7, 8, 9, 127, 128, 129, 2047, 2048, 2049):
+        part = DropoutMask(5000, 0.2, key=9)[start : start + n]
+        np.testing.assert_array_equal(part.packbits(), packed(keep[start : start + n]), strict=True)
 
 
 # Slicing
 
 
-@pytest.mark.parametrize("index", INDICES, ids=str)
-def test_a_part_of_the_mask_is_the_mask_of_the_part(mask_3d, index):
-    part = mask_3d[index]
-    expected = np.asarray(mask_3d)[index]
-    assert isinstance(part, DropoutMask)
-    assert (part.rate, part.key, part.call) == (mask_3d.rate, mask_3d.key, mask_3d.call)
-    assert part.shape == expected.shape
-    np.testing.assert_array_equal(part, expected)
-    np.testing.assert_array_equal(part.packbits(), np.packbits(expected, axis=None, bitorder="little"))
-    x = np.random.default_rng(0).standard_normal(expected.shape)
-    np.testing.assert_array_equal(part.apply(x), np.where(expected, x * part.scale, 0.0))
+def test_a_part_of_the_mask_is_the_mask_of_the_part(mask_3d, either):
+    x = np.random.default_rng(0).standard_normal(SHAPE)
+    whole, applied, gradient = np.asarray(mask_3d), mask_3d.apply(x), mask_3d.backward(x)
+    for index in INDICES:
+        part = mask_3d[index]
+        assert type(part) is type(mask_3d)
+        assert (part.key, part.call) == (mask_3d.key, mask_3d.call)
+        assert (part.shape, part.ndim, part.size) == (whole[index].shape, whole[index].ndim, whole[index].size)
+        message = f"index {index}"
+        np.testing.assert_array_equal(part, whole[index], message)
+        np.testing.assert_array_equal(part.apply(x[index]), applied[index], message)
+        np.testing.assert_array_equal(part.backward(x[index]), gradient[index], message)
+        if not isinstance(part, GaussianMask):
+            assert part.rate == mask_3d.rate
+            np.testing.assert_array_equal(part.packbits(), packed(whole[index]), message)
 
 
-def test_parts_of_parts_of_parts_are_parts(mask_3d):
+def test_parts_of_parts_of_parts_are_parts(mask_3d, either):
     random = np.random.default_rng(7)
     for _ in range(40):
         part, expected = mask_3d, np.asarray(mask_3d)
@@ -284,8 +370,8 @@ def test_parts_of_parts_of_parts_are_parts(mask_3d):
         np.testing.assert_array_equal(part, expected)
 
 
-def test_a_mask_is_put_together_from_the_masks_of_its_blocks(mask_3d):
-    together = np.zeros(SHAPE, bool)
+def test_a_mask_is_put_together_from_the_masks_of_its_blocks(mask_3d, either):
+    together = np.zeros(SHAPE, np.asarray(mask_3d).dtype)
     edges = [(0, 3, 7), (0, 1, 6), (0, 17, 33, 50)]
     for block in itertools.product(*(itertools.pairwise(edge) for edge in edges)):
         index = tuple(slice(*bounds) for bounds in block)
@@ -301,7 +387,7 @@ def test_noise_shape_of_a_part_is_that_of_the_part():
     assert mask[:, 1].noise_shape is None
 
 
-def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(implementation):
+def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(either):
     for noise_shape in itertools.product(*((1, n) for n in SHAPE)):
         small = np.asarray(DropoutMask(noise_shape, 0.4, key=1))
         mask = DropoutMask(SHAPE, 0.4, key=1, noise_shape=noise_shape)
@@ -311,46 +397,52 @@ def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(implementation):
 # Applying
 
 
-def zeros_where_dropped(mask, x):
-    """The result by its definition: a select, then one rounding of the product in double."""
-    return np.where(np.asarray(mask), x * mask.scale, 0.0)
-
-
-def test_a_mask_is_applied_by_select_and_scale(mask):
+@pytest.mark.parametrize("name", DROPPING | SCALED)
+def test_a_mask_is_applied_by_select_and_scale(name, either):
+    """By its definition: a select, then one rounding of the product in double. So is its gradient."""
+    mask = MASKS[name]
     x = np.random.default_rng(0).standard_normal(mask.shape)
     y = mask.apply(x)
-    np.testing.assert_array_equal(y, zeros_where_dropped(mask, x), strict=True)
+    np.testing.assert_array_equal(y, np.where(np.asarray(mask), x * mask.scale, 0.0), strict=True)
+    np.testing.assert_array_equal(mask.backward(x), y)
     assert not np.signbit(y[~np.asarray(mask)]).any()
-    out = np.full(mask.shape, 7.0)
-    assert mask.apply(x, out=out) is out
-    np.testing.assert_array_equal(out, y)
-    assert mask.apply(x, out=x) is x
-    np.testing.assert_array_equal(x, y)
+
+
+def test_results_go_into_out_and_x_stays(mask, either):
+    x = np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32)
+    before = x.copy()
+    for do in (mask.apply, mask.backward):
+        y = do(x)
+        for out in (np.full(mask.shape, 7, np.float32), np.full(mask.shape, 7, np.float64)):
+            assert do(x, out=out) is out
+            np.testing.assert_array_equal(out, y)
+        np.testing.assert_array_equal(x, before)
+        in_place = x.copy()
+        assert do(in_place, out=in_place) is in_place
+        np.testing.assert_array_equal(in_place, y)
 
 
 @pytest.mark.parametrize("noise_shape", [None, (1, 40, 1), (30, 1, 1), (30, 40, 1)], ids=str)
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "bfloat16"])
 @pytest.mark.parametrize("rate", [0, 0.1, 0.5, 1])
-def test_the_backward_pass_is_the_forward_pass_again(rate, dtype, noise_shape, implementation):
-    if dtype == "bfloat16":
-        pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
-    x = np.random.default_rng(0).standard_normal((30, 40, 9)).astype(dtype)
-    y, mask = fastdrop.dropout(x, rate, noise_shape=noise_shape, rng=PhiloxStream(3), return_mask=True)
-    assert mask.apply(x).tobytes() == y.tobytes()
-    ones = np.ones(x.shape, dtype)
-    scale = np.ones((), dtype) * np.asarray(mask.scale, dtype)
-    np.testing.assert_array_equal(mask.apply(ones), np.where(mask, scale, np.zeros((), dtype)), strict=True)
-    np.testing.assert_array_equal(y == 0, ~np.asarray(mask) | (x == 0))
+def test_the_backward_pass_is_the_forward_pass_again(rate, noise_shape, either, dtypes):
+    for dtype in dtypes:
+        x = np.random.default_rng(0).standard_normal((30, 40, 9)).astype(dtype)
+        y, mask = fastdrop.dropout(x, rate, noise_shape=noise_shape, rng=PhiloxStream(3), return_mask=True)
+        assert mask.apply(x).tobytes() == y.tobytes()
+        ones = np.ones(x.shape, dtype)
+        scale = np.ones((), dtype) * np.asarray(mask.scale, dtype)
+        np.testing.assert_array_equal(mask.apply(ones), np.where(mask, scale, np.zeros((), dtype)), strict=True)
+        np.testing.assert_array_equal(y == 0, ~np.asarray(mask) | (x == 0))
 
 
-def test_a_mask_serves_arrays_of_every_dtype(implementation):
+def test_a_mask_serves_arrays_of_every_dtype(either):
     mask = DropoutMask((31, 40), 0.3, key=2)
     for dtype in ("f2", "f4", "f8"):
         np.testing.assert_array_equal(mask.apply(np.ones((31, 40), dtype)) != 0, mask)
 
 
 @pytest.mark.parametrize("noise_shape", [None, (30, 1), (1, 40)], ids=str)
-def test_return_mask_gives_the_mask_of_this_very_call(noise_shape, implementation):
+def test_return_mask_gives_the_mask_of_this_very_call(noise_shape, either):
     stream = PhiloxStream(3)
     x = np.ones((30, 40))
     for call in range(3):
@@ -372,7 +464,7 @@ def test_the_mask_does_not_depend_on_whether_it_is_returned():
 
 
 @pytest.mark.parametrize("arguments", [{"rate": 0}, {"rate": 0.5, "training": False}], ids=["rate 0", "not training"])
-def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(arguments, implementation):
+def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(arguments, either):
     x = np.array([[1.0, np.nan, -0.0], [np.inf, 5.0, 6.0]])
     y, mask = fastdrop.dropout(x, **arguments, noise_shape=(2, 1), rng=PhiloxStream(3), return_mask=True)
     assert y is x
@@ -383,10 +475,32 @@ def test_the_mask_where_nothing_is_dropped_keeps_all_and_scales_nothing(argument
     assert mask.apply(x, out=out).tobytes() == x.tobytes()
 
 
+def test_the_numbers_of_a_gaussian_mask_are_the_same_for_every_dtype_and_kind(either):
+    """1 + stddev * N and stddev * N of one N."""
+    factor, term = (GaussianMask(SHAPE, 1.0, key=1, additive=additive) for additive in (False, True))
+    normals = np.asarray(term)
+    np.testing.assert_array_equal(np.asarray(factor), np.float32(1) + normals, strict=True)
+    for dtype in (np.float32, np.float64):
+        np.testing.assert_array_equal(term.apply(np.zeros(SHAPE, dtype)), normals.astype(dtype), strict=True)
+    np.testing.assert_array_equal(term.apply(np.zeros(SHAPE, np.float16)), normals.astype(np.float16), strict=True)
+    dy = np.ones(SHAPE)
+    assert term.backward(dy) is dy
+
+
+@pytest.mark.parametrize("mask", [GaussianMask(5, 0, key=1), AlphaMask(5, 0, key=1), DropoutMask(5, 0, key=1)])
+def test_a_mask_that_does_nothing_gives_x_itself(mask, either):
+    x = np.array([1.0, np.nan, -0.0, np.inf, 5e-324])
+    assert mask.apply(x) is x
+    assert mask.backward(x) is x
+    out = np.full(5, 7.0)
+    assert mask.apply(x, out) is out
+    assert out.tobytes() == x.tobytes()
+
+
 # From an array
 
 
-def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(implementation):
+def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(either):
     keep = np.array([[True, False, True], [False, False, True]])
     x = np.array([[1.0, np.nan, 3.0], [np.inf, 5.0, 6.0]])
     mask = DropoutMask.from_array(keep, 0.75)
@@ -395,7 +509,7 @@ def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(impleme
     assert (mask.shape, mask.rate, mask.key, mask.call, mask.noise_shape) == ((2, 3), 0.75, None, None, None)
 
 
-def test_from_array_at_rate_0_drops_and_scales_nothing(implementation):
+def test_from_array_at_rate_0_drops_and_scales_nothing(either):
     keep = np.array([True, False, True, False])
     x = np.array([1.0, 2.0, -3.0, np.nan])
     mask = DropoutMask.from_array(keep, 0)
@@ -404,13 +518,13 @@ def test_from_array_at_rate_0_drops_and_scales_nothing(implementation):
     np.testing.assert_array_equal(mask, keep)
 
 
-def test_from_array_at_rate_1_takes_a_mask_that_drops_all(implementation):
+def test_from_array_at_rate_1_takes_a_mask_that_drops_all(either):
     mask = DropoutMask.from_array(np.zeros(9, bool), 1)
     assert mask.apply(np.full(9, np.nan)).tobytes() == bytes(72)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (257,), (5, 1, 13)], ids=str)
-def test_from_array_takes_any_shape(shape, implementation):
+def test_from_array_takes_any_shape(shape, either):
     keep = np.random.default_rng(2).random(shape) < 0.5
     mask = DropoutMask.from_array(keep, 0.5)
     x = np.ones(shape)
@@ -419,13 +533,27 @@ def test_from_array_takes_any_shape(shape, implementation):
     np.testing.assert_array_equal(mask.packbits(), np.packbits(keep, axis=None, bitorder="little"))
 
 
-def test_from_array_takes_any_layout_in_c_order(implementation):
+def test_from_array_takes_any_layout_in_c_order(either):
     keep = np.random.default_rng(2).random((20, 30)) < 0.5
     for same in (np.asfortranarray(keep), np.repeat(keep, 2, axis=1)[:, ::2], keep[::-1][::-1], keep.tolist()):
         np.testing.assert_array_equal(DropoutMask.from_array(same, 0.5), keep)
 
 
-def test_from_array_replays_a_mask_that_was_drawn(mask):
+@pytest.mark.parametrize("name", DROPPING)
+def test_from_array_replays_a_mask_that_was_drawn(name, either):
+    mask = DROPPING[name]
     replay = DropoutMask.from_array(np.asarray(mask), mask.rate)
     x = np.random.default_rng(0).standard_normal(mask.shape)
     np.testing.assert_array_equal(replay.apply(x), mask.apply(x))
+
+
+def test_an_alpha_mask_from_an_array_is_alpha_dropout_by_it(either):
+    x = np.random.default_rng(0).standard_normal(SHAPE)
+    drawn = AlphaMask(SHAPE, 0.4, key=1)
+    replay = AlphaMask.from_array(np.asarray(drawn), 0.4)
+    np.testing.assert_array_equal(replay.apply(x), drawn.apply(x))
+    np.testing.assert_array_equal(replay.backward(x), drawn.backward(x))
+    np.testing.assert_allclose(  # to the digits that are given here
+        AlphaMask.from_array([True, False], 0).apply(np.array([3.0, 3.0])), [3, -1.7580993408473766], rtol=1e-15
+    )
+    assert AlphaMask.from_array(KEEP, 0.4).scale == drawn.scale != DropoutMask(SHAPE, 0.4, key=1).scale

@@ -8,6 +8,7 @@ import pickle
 from collections import OrderedDict
 from typing import NamedTuple
 
+import helpers
 import numpy as np
 import pytest
 
@@ -53,7 +54,7 @@ def central_difference(f, x, step=1e-6):
 
 
 @pytest.mark.parametrize("per_gate", [True, False])
-def test_the_masks_are_two_draws_of_dropout_mask(implementation, per_gate):
+def test_the_masks_are_two_draws_of_dropout_mask(either, per_gate):
     dropout = RecurrentDropout(0.3, 0.6, gates=4, per_gate=per_gate, rng=PhiloxStream.from_key(KEY, 11))
     masks = dropout.draw(batch=BATCH, features=FEATURES, units=UNITS)
     gates = (4,) if per_gate else ()
@@ -64,7 +65,7 @@ def test_the_masks_are_two_draws_of_dropout_mask(implementation, per_gate):
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("per_gate", [True, False])
-def test_each_gate_sees_what_its_mask_lets_through(implementation, dtype, rate, per_gate):
+def test_each_gate_sees_what_its_mask_lets_through(either, dtype, rate, per_gate):
     x = numbers(BATCH, FEATURES, dtype=dtype)
     y = drawn(rate, per_gate).apply(x)
     assert y.shape == (GATES, BATCH, FEATURES)
@@ -169,7 +170,7 @@ def test_monte_carlo_passes_draw_new_masks_where_they_are_asked_for():
 @pytest.mark.parametrize("per_gate", [True, False])
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("time_axis", [0, 1])
-def test_the_masks_of_a_sequence_are_those_of_each_of_its_steps(implementation, time_axis, rate, per_gate):
+def test_the_masks_of_a_sequence_are_those_of_each_of_its_steps(either, time_axis, rate, per_gate):
     masks = drawn(rate, per_gate)
     steps = numbers(TIME, BATCH, FEATURES)
     y = masks.apply(np.moveaxis(steps, 0, time_axis), time_axis=time_axis)
@@ -187,28 +188,8 @@ def test_a_sequence_can_be_reproduced_with_noise_shape(time_axis):
     np.testing.assert_array_equal(drawn(0.1).apply(x, time_axis=time_axis), expected)
 
 
-class Recorded:
-    """Kernels that write down what is drawn and from where elements are decided."""
-
-    def __init__(self, kernels):
-        self._kernels = kernels
-        self.draws = 0
-
-    def __getattr__(self, name):
-        return getattr(self._kernels, name)
-
-    def keep_bits(self, *args):
-        self.draws += 1
-        return self._kernels.keep_bits(*args)
-
-    def apply(self, x, out, start, stop, key, call, threshold, scale, offset=0, dims=None, bits=None, *rest):
-        self.draws += bits is None
-        self._kernels.apply(x, out, start, stop, key, call, threshold, scale, offset, dims, bits, *rest)
-
-
-def test_a_batch_is_two_draws_and_its_steps_none(implementation, monkeypatch):
-    recorded = Recorded(implementation)
-    monkeypatch.setattr(fastdrop, "_kernels", recorded)
+def test_a_batch_is_two_draws_and_its_steps_none(either, monkeypatch):
+    recorded = helpers.record(monkeypatch)
     masks = RecurrentDropout(0.1, 0.1, rng=7).draw(BATCH, FEATURES, UNITS)
     assert recorded.draws == 2
     for _ in range(TIME):
@@ -225,7 +206,7 @@ def test_rate_0_gives_views_of_x_itself():
     assert not y.flags.writeable
 
 
-def test_rate_1_drops_all_even_what_is_not_finite(implementation):
+def test_rate_1_drops_all_even_what_is_not_finite(either):
     x = np.full((BATCH, FEATURES), np.nan)
     x[0] = -np.inf
     masks = drawn(1.0)
@@ -241,7 +222,7 @@ def test_one_mask_for_all_gates_is_applied_once():
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 @pytest.mark.parametrize("per_gate", [True, False])
-def test_the_result_goes_where_out_says(implementation, rate, per_gate):
+def test_the_result_goes_where_out_says(either, rate, per_gate):
     masks = drawn(rate, per_gate)
     x = numbers(BATCH, FEATURES, dtype=np.float32)
     for dtype in (np.float32, np.float64):
@@ -252,14 +233,14 @@ def test_the_result_goes_where_out_says(implementation, rate, per_gate):
 
 @pytest.mark.parametrize("gate", range(GATES))
 @pytest.mark.parametrize("per_gate", [True, False])
-def test_out_may_overlap_x(implementation, gate, per_gate):
+def test_out_may_overlap_x(either, gate, per_gate):
     masks = drawn(0.5, per_gate)
     out = numbers(GATES, BATCH, FEATURES)
     expected = masks.apply(out[gate].copy())
     np.testing.assert_array_equal(masks.apply(out[gate], out), expected)
 
 
-def test_any_layout_gives_the_same(implementation):
+def test_any_layout_gives_the_same(either):
     masks = drawn(0.3)
     x = numbers(BATCH, FEATURES)
     for other in (np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2], x.astype(">f8"), x.tolist()):
@@ -269,7 +250,7 @@ def test_any_layout_gives_the_same(implementation):
         np.testing.assert_array_equal(masks.backward(other), masks.backward(dy))
 
 
-def test_sizes_of_0_work(implementation):
+def test_sizes_of_0_work(either):
     masks = RecurrentDropout(0.5, 0.5, rng=7).draw(0, FEATURES, UNITS)
     assert masks.input.apply(np.empty((0, FEATURES))).shape == (4, 0, FEATURES)
     assert masks.state.backward(np.empty((4, 0, UNITS))).shape == (0, UNITS)
@@ -279,7 +260,7 @@ def test_sizes_of_0_work(implementation):
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("per_gate", [True, False])
-def test_the_backward_pass_is_the_sum_over_the_gates(implementation, rate, per_gate):
+def test_the_backward_pass_is_the_sum_over_the_gates(either, rate, per_gate):
     # Numbers with few bits, whose sums are exact in any order; 1 / (1 - 0.1) is not among them and multiplies the sum
     # or its terms, which differ in their last bits.
     dy = np.round(16 * numbers(GATES, BATCH, FEATURES)) / 16
@@ -387,7 +368,7 @@ def test_a_state_that_does_not_fit_changes_nothing(change, error, message):
     assert dropout.state_dict() == before
 
 
-def test_drawn_masks_pickle_as_numbers(implementation):
+def test_drawn_masks_pickle_as_numbers(either):
     masks = RecurrentDropout(0.5, 0.5, rng=7).draw(32, 100, 100)
     pickled = pickle.dumps(masks)
     assert len(pickled) < 300  # the bits alone are 3200 bytes
@@ -513,7 +494,7 @@ def steps(wrapper, n=TIME, batch=BATCH):
 
 
 @pytest.mark.parametrize("variational", [False, True])
-def test_each_step_can_be_reproduced(implementation, variational):
+def test_each_step_can_be_reproduced(either, variational):
     wrapper = DropoutWrapper(cell, 0.9, 0.5, 0.7, variational, rng=PhiloxStream.from_key(KEY, 20))
     state = zeros()
     for t, (x, (y, new_state, _)) in enumerate(zip(numbers(TIME, BATCH, UNITS), steps(wrapper), strict=True)):
@@ -609,7 +590,7 @@ def test_keep_prob_1_gives_the_arrays_themselves():
     assert seen[0] is x
 
 
-def test_keep_prob_0_drops_everything(implementation):
+def test_keep_prob_0_drops_everything(either):
     wrapper = DropoutWrapper(cell, 0.0, 0.0, 0.0, rng=7)
     x = np.full((BATCH, UNITS), np.nan)
     y, state = wrapper(x, zeros())
@@ -701,7 +682,7 @@ def dropped_leaves(state_filter, state, training=True):
     """For each leaf of the state, whether a wrapper drops it."""
     wrapper = DropoutWrapper(structured, state_keep_prob=0.0, dropout_state_filter=state_filter, rng=7)
     _, new_state = wrapper(numbers(BATCH, UNITS), state)
-    return [not leaf.any() for leaf in fastdrop._nested.leaves(new_state)]
+    return [not leaf.any() for leaf in helpers.leaves(new_state)]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_a_stream_without_a_seed_is_keyed_anew_each_time():
     assert len({PhiloxStream().key for _ in range(100)}) == 100
 
 
-def test_a_key_may_be_any_of_64_bits_and_is_taken_as_it_is(implementation):
+def test_a_key_may_be_any_of_64_bits_and_is_taken_as_it_is(either):
     for key in (0, 1, 2**32, 2**63, 2**64 - 1, np.uint64(2**64 - 1)):
         stream = PhiloxStream.from_key(key)
         assert (stream.key, stream.call) == (int(key), 0)
@@ -65,12 +65,12 @@ def test_a_key_may_be_any_of_64_bits_and_is_taken_as_it_is(implementation):
     assert len(masks) == 64
 
 
-def test_all_56_bits_of_the_call_matter(implementation):
+def test_all_56_bits_of_the_call_matter(either):
     masks = {DropoutMask(300, 0.5, key=1, call=1 << bit).packbits().tobytes() for bit in range(56)}
     assert len(masks) == 56
 
 
-def test_every_mask_takes_one_call_whatever_the_rate_and_none_without_training(implementation):
+def test_every_mask_takes_one_call_whatever_the_rate_and_none_without_training(either):
     stream = PhiloxStream(7)
     for call, rate in enumerate([0.5, 0, 1, 0.1, 1e-300, 1 - 2**-53]):
         assert stream.call == call
@@ -92,7 +92,7 @@ def test_applying_or_drawing_a_mask_again_moves_no_stream():
     assert stream.call == 1
 
 
-def test_changing_one_rate_does_not_change_later_masks(implementation):
+def test_changing_one_rate_does_not_change_later_masks(either):
     later = []
     for rate in (0, 0.3, 1):
         stream = PhiloxStream(7)
@@ -101,7 +101,7 @@ def test_changing_one_rate_does_not_change_later_masks(implementation):
     assert len(set(later)) == 1
 
 
-def test_from_key_starts_at_a_call(implementation):
+def test_from_key_starts_at_a_call(either):
     stream = PhiloxStream(7)
     masks = [drawn(stream) for _ in range(5)]
     again = PhiloxStream.from_key(stream.key, call=3)
@@ -210,7 +210,7 @@ def test_a_copied_stream_continues_and_does_not_move_the_original(copied):
 
 
 @pytest.mark.parametrize("form", [int, np.int64, np.uint8, np.random.SeedSequence], ids=lambda form: form.__name__)
-def test_a_seed_names_one_mask_the_same_at_every_call(form, implementation):
+def test_a_seed_names_one_mask_the_same_at_every_call(form, either):
     masks = [drawn(form(11)), drawn(form(11)), drawn(11)]
     assert masks == [DropoutMask(300, 0.5, key=key_of(11))] * 3
     assert drawn(form(12)) != masks[0]
@@ -224,7 +224,7 @@ def test_a_seed_sequence_is_not_changed_by_drawing_from_it():
 
 
 @pytest.mark.parametrize("bits", [np.random.PCG64, np.random.Philox, np.random.MT19937, np.random.SFC64])
-def test_a_generator_gives_one_64_bit_key_a_call(bits, implementation):
+def test_a_generator_gives_one_64_bit_key_a_call(bits, either):
     generator, same, counted = (np.random.Generator(bits(5)) for _ in range(3))
     masks = [drawn(generator) for _ in range(3)]
     assert masks == [drawn(same) for _ in range(3)]

@@ -10,24 +10,23 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import helpers
 import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import DropoutMask, PhiloxStream, _engine, _threads
+from fastdrop import DropoutMask, PhiloxStream
 
 PATIENCE = 60  # seconds until a test that hangs is given up: longer than anything here takes on a loaded machine
 
+needs_core = pytest.mark.skipif(helpers.compiled() is None, reason="fastdrop was built without its compiled core")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Arrays of a few thousand elements are split, into chunks that end neither at rows nor at one another's tiles."""
-    monkeypatch.setattr(_threads, "MIN_CHUNK", 2048)
-    monkeypatch.setattr(_threads, "FREE_CHUNK", 2048)
-    monkeypatch.setattr(_threads, "MIN_SHARED", 4096)
-    monkeypatch.setattr(_engine, "LARGE", 1)
+    helpers.share_from(monkeypatch, size=4096, chunk=2048)
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def settings():
 def run_script(tmp_path, code):
     script = tmp_path / "script.py"
     script.write_text(code)
-    path = os.path.dirname(os.path.dirname(fastdrop.__file__))
+    path = os.pathsep.join(map(str, (helpers.PACKAGE.parent, helpers.TESTS)))
     result = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": path},
@@ -78,27 +77,27 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("noise_shape", [None, (101, 1), (1, 211)], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-def test_any_number_of_threads_gives_the_same_result(dtype, layout, noise_shape, implementation, small_chunks):
+def test_any_number_of_threads_gives_the_same_result(dtype, layout, implementation, small_chunks):
     x = LAYOUTS[layout](np.random.default_rng(0).standard_normal((101, 211)).astype(dtype))
-    results = set()
-    for threads in (1, 2, 3, 8):
-        with fastdrop.num_threads(threads):
-            y, mask = fastdrop.dropout(x, 0.1, rng=5, noise_shape=noise_shape, return_mask=True)
-            backward = mask.apply(x)
-            in_place = x.copy()
-            fastdrop.dropout(in_place, 0.1, rng=5, noise_shape=noise_shape, out=in_place)
-            keep = np.asarray(mask)
-            results.add((y.tobytes(), backward.tobytes(), in_place.astype(dtype).tobytes(), keep.tobytes()))
-    assert len(results) == 1
-    np.testing.assert_array_equal(keep, np.asarray(mask[:50]).tolist() + np.asarray(mask[50:]).tolist())
+    for noise_shape in (None, (101, 1), (1, 211)):
+        results = set()
+        for threads in (1, 2, 3, 8):
+            with fastdrop.num_threads(threads):
+                y, mask = fastdrop.dropout(x, 0.1, rng=5, noise_shape=noise_shape, return_mask=True)
+                backward = mask.apply(x)
+                in_place = x.copy()
+                fastdrop.dropout(in_place, 0.1, rng=5, noise_shape=noise_shape, out=in_place)
+                keep = np.asarray(mask)
+                results.add((y.tobytes(), backward.tobytes(), in_place.astype(dtype).tobytes(), keep.tobytes()))
+        assert len(results) == 1
+        np.testing.assert_array_equal(keep, np.asarray(mask[:50]).tolist() + np.asarray(mask[50:]).tolist())
 
 
 def test_the_result_is_the_same_at_the_sizes_where_threads_set_in(implementation):
     stream = PhiloxStream(5)
-    for size in (_threads.MIN_SHARED - 1, _threads.MIN_SHARED, _threads.MIN_SHARED + 1, 19 * _threads.MIN_CHUNK + 77):
+    for size in (helpers.MIN_SHARED - 1, helpers.MIN_SHARED, helpers.MIN_SHARED + 1, 19 * helpers.MIN_CHUNK + 77):
         x = np.ones(size, np.float32)
         results = []
         for threads in (1, 4):
@@ -127,55 +126,42 @@ def test_work_is_shared_by_as_many_threads_as_are_set():
     for threads in (1, 2, 4):
         work, workers = meet(threads)
         with fastdrop.num_threads(threads):
-            _threads.share(work, 16 * _threads.MIN_CHUNK)
+            helpers.share(work, 16 * helpers.MIN_CHUNK)
         assert len(workers) == threads
         assert threading.get_ident() in workers
 
 
 def test_chunks_taken_from_both_ends_make_up_the_array(compiled):
     for size in (1, 2047, 4096, 100_001):
-        for helpers in (0, 1, 3):
-            chunks = fastdrop._core.Chunks(size, 1000)
+        for beside in (0, 1, 3):
             x, out = np.ones(size, np.float32), np.zeros(size, np.float32)
-
-            def take(from_front, chunks=chunks, x=x, out=out):
-                compiled.apply(x, out, 0, x.size, 1, 2, 0, 3.0, 0, None, None, False, chunks, from_front)
-
-            threads = [threading.Thread(target=take, args=(False,)) for _ in range(helpers)]
-            for thread in threads:
-                thread.start()
-            take(True)
-            for thread in threads:
-                thread.join(PATIENCE)
-            assert chunks.wait(1)
+            assert helpers.apply_from_both_ends(compiled, x, out, 3.0, 1000, beside)
             np.testing.assert_array_equal(out, 3)
 
 
-def test_whoever_waits_for_chunks_is_told_that_some_are_missing(compiled):
-    chunks = fastdrop._core.Chunks(10, 4)
-    assert not chunks.wait(10)
+@needs_core
+def test_whoever_waits_for_chunks_is_told_that_some_are_missing():
+    assert helpers.waiting_finds_chunks_missing()
 
 
 def test_every_element_is_worked_on_once(small_chunks):
     for size in (0, 1, 2047, 4096, 4097, 100_000):
         done = []
         with fastdrop.num_threads(5):
-            _threads.share(lambda start, stop, done=done: done.append((start, stop)), size)
+            helpers.share(lambda start, stop, done=done: done.append((start, stop)), size)
         assert [i for start, stop in sorted(done) for i in range(start, stop)] == list(range(size))
 
 
 def test_a_small_array_is_left_to_the_calling_thread():
     workers = set()
     with fastdrop.num_threads(8):
-        _threads.share(lambda *_: workers.add(threading.get_ident()), _threads.MIN_SHARED - 1)
+        helpers.share(lambda *_: workers.add(threading.get_ident()), helpers.MIN_SHARED - 1)
     assert workers == {threading.get_ident()}
 
 
 def test_dropout_and_masks_of_large_arrays_are_shared(monkeypatch):
-    shared = []
-    monkeypatch.setattr(_threads, "share", lambda work, size: shared.append(size))
-    monkeypatch.setattr(_threads, "share_without_gil", lambda take_chunks, size: shared.append(size))
-    x = np.ones(_threads.MIN_SHARED, np.float32)
+    shared, _ = helpers.watch_sharing(monkeypatch, works=False)
+    x = np.ones(helpers.MIN_SHARED, np.float32)
     with fastdrop.num_threads(2):  # on a machine with one CPU too
         _, mask = fastdrop.dropout(x, 0.1, rng=1, return_mask=True)
         mask.apply(x)
@@ -269,7 +255,7 @@ def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
 
     def call():
         with fastdrop.num_threads(2):
-            _threads.share(lambda *_: results.append(fastdrop.dropout(x, 0.1, rng=5)), 8192)
+            helpers.share(lambda *_: results.append(fastdrop.dropout(x, 0.1, rng=5)), 8192)
         finished.set()
 
     threading.Thread(target=call, daemon=True).start()
@@ -295,8 +281,8 @@ def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any
             return
         order.append(me)
         all_in.wait(PATIENCE)
-        helpers = [i for i in order if i != caller]
-        role = "caller" if me == caller else ["first helper", "second helper"][helpers.index(me)]
+        beside = [i for i in order if i != caller]
+        role = "caller" if me == caller else ["first helper", "second helper"][beside.index(me)]
         if role == failing:
             raise ZeroDivisionError(failing)
         at_work.add(role)
@@ -304,7 +290,7 @@ def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any
         at_work.discard(role)
 
     with fastdrop.num_threads(3), pytest.raises(ZeroDivisionError, match=failing):
-        _threads.share(work, 16 * _threads.MIN_CHUNK)
+        helpers.share(work, 16 * helpers.MIN_CHUNK)
     assert at_work == set()
 
 
@@ -315,9 +301,9 @@ def test_after_an_error_the_threads_work_on():
     with fastdrop.num_threads(2):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                _threads.share(fail, 16 * _threads.MIN_CHUNK)
+                helpers.share(fail, 16 * helpers.MIN_CHUNK)
         work, workers = meet(2)
-        _threads.share(work, 16 * _threads.MIN_CHUNK)
+        helpers.share(work, 16 * helpers.MIN_CHUNK)
     assert len(workers) == 2
 
 
@@ -352,9 +338,9 @@ def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, 
         done.append(start)
 
     with ThreadPoolExecutor(4) as pool, fastdrop.num_threads(4):
-        monkeypatch.setattr(_threads, "_shared_pool", lambda threads: _PoolWithoutThreads(pool, left, queues))
-        _threads.share(work, 16 * _threads.MIN_CHUNK)
-        assert sorted(done) == [start for start, _ in _threads._chunks(16 * _threads.MIN_CHUNK, 4)]
+        helpers.take_threads_from(monkeypatch, _PoolWithoutThreads(pool, left, queues))
+        helpers.share(work, 16 * helpers.MIN_CHUNK)
+        assert sorted(done) == [start for start, _ in helpers.chunks_of(16 * helpers.MIN_CHUNK, 4)]
 
 
 # The GIL
@@ -362,12 +348,12 @@ def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, 
 
 @pytest.mark.parametrize("layout", ["contiguous", "every other", "noise_shape", "mask"])
 def test_python_goes_on_in_other_threads_while_a_kernel_runs(layout, monkeypatch):
-    if fastdrop._core is None:
+    if helpers.compiled() is None:
         pytest.skip("the NumPy reference holds the GIL where NumPy does")
-    if fastdrop._kernels.name == "reference":
+    if helpers.running().name == "reference":
         pytest.skip("FASTDROP_NO_EXTENSION=1: the NumPy reference holds the GIL where NumPy does")
     # Straight to the kernel: NumPy's look at overlaps, on the way of large arrays, gives up the GIL too.
-    monkeypatch.setattr(_engine, "LARGE", 1 << 30)
+    helpers.leave_to_the_caller(monkeypatch)
     x = np.ones((2048, 2048), np.float32)
     if layout == "every other":
         x = np.ones((2048, 4096), np.float32)[:, ::2]
@@ -390,7 +376,7 @@ def test_python_goes_on_in_other_threads_while_a_kernel_runs(layout, monkeypatch
     interval = sys.getswitchinterval()
     sys.setswitchinterval(100)
     try:
-        with fastdrop._using("portable"), fastdrop.num_threads(1):
+        with helpers.using("portable"), fastdrop.num_threads(1):
             kernel()  # a first call may import something, which gives up the GIL
             for _ in range(100):
                 started.clear(), ended.clear()
@@ -412,7 +398,7 @@ COMMON = """
 import os, sys, threading, time, warnings
 import numpy as np
 import fastdrop
-from fastdrop import _threads
+import helpers
 warnings.simplefilter("ignore", DeprecationWarning)  # a fork while there are threads: what is tested here
 fastdrop.set_num_threads(2)
 x = np.ones(1 << 20, np.float32)
@@ -428,7 +414,7 @@ def uses_threads():
         if threading.get_ident() not in workers:
             workers.add(threading.get_ident())
             barrier.wait(30)
-    _threads.share(work, x.size)
+    helpers.share(work, x.size)
     return len(workers) == 2
 """
 
@@ -516,7 +502,7 @@ if __name__ == "__main__":
     assert run_script(tmp_path, COMMON + code)[0] == "done\n"
 
 
-@pytest.mark.parametrize("before", ["computes()", "_threads._pool is None"], ids=["after calls", "first call"])
+@pytest.mark.parametrize("before", ["computes()", "not helpers.has_pool()"], ids=["after calls", "first call"])
 def test_a_call_at_the_exit_of_the_interpreter_is_right(before, tmp_path):
     # The pool takes no more work then, or can not even be made.
     code = f"""

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""All that tests know of the inside of the package. Where the inside moves, this file follows, and no test does.
+
+Programs that tests run in a process of their own import it too, from ``TESTS``.
+"""
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import numpy as np
+
+import fastdrop
+from fastdrop import _backend, _core_in_python, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
+from fastdrop._kernels import Draw, IndexMap, Operands
+
+TESTS = Path(__file__).parent
+PACKAGE = Path(fastdrop.__file__).parent
+
+Operation = _kernels.Operation
+alpha_numbers = _masks.alpha_numbers
+philox4x32 = _reference.philox4x32
+normal_pair = _reference.normal_pair
+
+
+def normal_elements(first, n, key, call, offset, dims):
+    return _reference.normal_elements(first, n, Draw(key, call), IndexMap(offset, dims))
+
+
+# Kernels
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Kernels of one implementation, called as the tests call them."""
+
+    real: object
+
+    @property
+    def name(self):
+        return self.real.name
+
+    def philox(self, counter, key, rounds):
+        return self.real.philox(counter, key, rounds)
+
+    def apply(
+        self,
+        x,
+        out,
+        start,
+        stop,
+        key,
+        call,
+        threshold,
+        scale,
+        offset=0,
+        dims=None,
+        bits=None,
+        op=Operation.DROPOUT,
+        past_caches=False,
+        **operands,
+    ):
+        """Elements start .. stop-1 of x to out. ``operands`` are those that the operation has beside x and scale."""
+        self.real.apply(
+            op,
+            Operands(x, out, scale, **operands),
+            Draw(key, call, threshold),
+            IndexMap(offset, dims, bits),
+            part(start, stop),
+            nontemporal=past_caches,
+        )
+
+    def keep(self, out, start, stop, key, call, threshold, offset=0, dims=None, bits=None):
+        self.real.keep(out, Draw(key, call, threshold), IndexMap(offset, dims, bits), part(start, stop))
+
+    def keep_bits(self, n, key, call, threshold, start=0):
+        return self.real.keep_bits(n, Draw(key, call, threshold), start)
+
+
+def part(start, stop):
+    return _backend.Chunks(start, stop, max(stop - start, 1))
+
+
+def compiled():
+    """The compiled module, or None."""
+    return _backend.compiled
+
+
+def names():
+    """The implementations that run here, from the plainest to the fastest."""
+    return _backend.names()
+
+
+def using(name):
+    """A context in which these kernels run."""
+    return _backend._using(name)
+
+
+def running():
+    return Kernels(_backend.running)
+
+
+def find(name):
+    return Kernels(_backend.find(name))
+
+
+def oracle():
+    return Kernels(_reference.Kernels())
+
+
+class Altered:
+    """Kernels that do something before or after each apply: what a subclass says."""
+
+    def __init__(self, kernels):
+        self._kernels = kernels
+
+    def __getattr__(self, name):
+        return getattr(self._kernels, name)
+
+    def before(self, is_drawn, is_plain):
+        """Of an apply whose mask is drawn and not given, or that was called for plain dropout."""
+
+    def after(self, out, op, other):
+        pass
+
+    def apply(self, operation, operands, draw, index_map, *rest, **options):
+        self.before(is_drawn=index_map.bits is None, is_plain=operation == Operation.DROPOUT)
+        self._kernels.apply(operation, operands, draw, index_map, *rest, **options)
+        if operands.y.size > 0:
+            self.after(operands.y, operation, operands.other)
+
+
+def alter(monkeypatch, name, altered):
+    """Whoever looks for the kernels of that name finds them altered. No plain call goes past them."""
+    find = _backend.find
+    monkeypatch.setattr(_backend, "find", lambda n: altered(find(n)) if n == name else find(n))
+
+
+def pretend_names(monkeypatch, names):
+    monkeypatch.setattr(_backend, "names", lambda: names)
+
+
+class _Recorded(Altered):
+    draws = 0
+
+    def before(self, is_drawn, is_plain):
+        self.draws += is_drawn
+
+    def keep_bits(self, *args):
+        self.draws += 1
+        return self._kernels.keep_bits(*args)
+
+
+def record(monkeypatch):
+    """Let the running kernels count in ``draws`` how often they draw a mask."""
+    recorded = _Recorded(_backend.running)
+    before = _backend.running
+    monkeypatch.setattr(_backend, "running", before)  # at the end
+    _backend._run(recorded)
+    return recorded
+
+
+# Threads
+
+MIN_SHARED = _backend.LARGE  # elements from which threads share an array
+CHUNK = _threads.CHUNK
+
+
+def share_from(monkeypatch, size, chunk):
+    """Let threads share arrays of so many elements, in chunks of so many. No call is plain."""
+    monkeypatch.setattr(_backend, "LARGE", size)
+    monkeypatch.setattr(_threads, "CHUNK", chunk)
+    monkeypatch.setattr(_threads, "MIN_SHARE", chunk)
+
+
+def store_past_caches(monkeypatch, always):
+    """Let large results be stored past the caches, always or never."""
+    monkeypatch.setattr(_engine, "NONTEMPORAL", -1 if always else 1 << 62)
+
+
+def leave_to_the_caller(monkeypatch):
+    """Let no array be large: each goes straight to the kernel."""
+    monkeypatch.setattr(_backend, "LARGE", 1 << 62)
+
+
+# Layouts
+
+
+def unsigned(x):
+    """The bits of x as integers."""
+    return np.ascontiguousarray(x).view(f"u{x.itemsize}")
+
+
+def leaves(structure):
+    """The arrays of a state, in the order in which they are dropped."""
+    return _nested.leaves(structure)
