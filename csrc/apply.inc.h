@@ -23,11 +23,6 @@ enum {
 INLINE fvec number_f32(double a) { return set1_f32((float)a); }
 INLINE dvec number_f64(double a) { return set1_f64(a); }
 
-INLINE int has_other(fd_op op)
-{
-    return op == FD_DROPOUT_ADD || op == FD_BIAS_DROPOUT_ADD || op == FD_RELU_BACKWARD || op == FD_ZONEOUT;
-}
-
 /* An operation on a vector of elements, whose keep bits begin with bit i of the four bytes at keep. */
 #define DEFINE_OPERATE(arithmetic, vector)                                                                             \
     INLINE vector operate_##arithmetic(fd_op op, const fd_operands *o, vector x, vector other, vector bias,            \
@@ -67,8 +62,8 @@ typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep,
     {                                                                                                                  \
         for (int i = 0; i < GROUP; i += lanes) {                                                                       \
             const vector x = load_##dtype((const element *)o->x + i);                                                  \
-            const vector other = has_other(op) ? load_##dtype((const element *)o->other + i) : x;                      \
-            const vector bias = op == FD_BIAS_DROPOUT_ADD ? load_##dtype((const element *)o->bias + i) : x;            \
+            const vector other = reads_other(op) ? load_##dtype((const element *)o->other + i) : x;                      \
+            const vector bias = reads_bias(op) ? load_##dtype((const element *)o->bias + i) : x;            \
             store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), nontemporal);     \
         }                                                                                                              \
     }
@@ -122,14 +117,14 @@ INLINE const uint8_t *at_element(const void *p, size_t i, unsigned bits) { retur
 INLINE void start_pass(pass *a)
 {
     a->done = 0;
-    a->bias_at = a->op == FD_BIAS_DROPOUT_ADD ? a->o.bias_at % a->o.period : 0;
+    a->bias_at = reads_bias(a->op) ? a->o.bias_at % a->o.period : 0;
 }
 
 /* n more elements are done, in which the bias wraps around at most once. */
 INLINE void advance(pass *a, size_t n)
 {
     a->done += n;
-    if (a->op == FD_BIAS_DROPOUT_ADD) {
+    if (reads_bias(a->op)) {
         a->bias_at += n;
         a->bias_at -= a->bias_at >= a->o.period ? a->o.period : 0;
     }
@@ -157,11 +152,11 @@ INLINE void apply_few(pass *a, const uint8_t *bits, uint64_t first, size_t n)
     memcpy(x, at_element(a->o.x, a->done, a->bits_x), n * a->bits_x / 8);
     few.x = x;
     few.y = y;
-    if (has_other(a->op)) {
+    if (reads_other(a->op)) {
         memcpy(other, at_element(a->o.other, a->done, a->bits_x), n * a->bits_x / 8);
         few.other = other;
     }
-    if (a->op == FD_BIAS_DROPOUT_ADD) {
+    if (reads_bias(a->op)) {
         gather_bias(a, n, bias);
         few.bias = bias;
     }
@@ -177,13 +172,13 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
     o.x = at_element(a->o.x, first, a->bits_x);
     o.y = (uint8_t *)a->o.y + first * a->bits_y / 8;
     o.bias = bias;
-    if (has_other(a->op)) {
+    if (reads_other(a->op)) {
         o.other = at_element(a->o.other, first, a->bits_x);
     }
     if (a->o.nontemporal) {
         for (unsigned line = 0; line < GROUP * a->bits_x / 8; line += 64) {
             prefetch((const uint8_t *)o.x + line + AHEAD);
-            if (has_other(a->op)) {
+            if (reads_other(a->op)) {
                 prefetch((const uint8_t *)o.other + line + AHEAD);
             }
         }
@@ -202,7 +197,7 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
         const uint8_t *bias = NULL;
         size_t together = left;
         alignas(ALIGNMENT) uint8_t gathered[GROUP * 8];
-        if (a->op == FD_BIAS_DROPOUT_ADD) {
+        if (reads_bias(a->op)) {
             const size_t before_wrap = (a->o.period - a->bias_at) / GROUP;
             together = before_wrap < left ? before_wrap : left;
             bias = at_element(a->o.bias, a->bias_at, a->bits_x);

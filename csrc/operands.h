@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * operands.h: the operands of a part of an array, for walk.c, which splits an array into runs, and for the kernels that
- * split a run into parts.
+ * operands.h: what an operation reads beside x, and the operands of a part of an array, for whoever splits an array
+ * into runs and parts.
  */
 #ifndef FASTDROP_OPERANDS_H
 #define FASTDROP_OPERANDS_H
@@ -11,6 +11,16 @@
 
 #include "compiler.h"
 #include "fastdrop.h"
+
+INLINE int reads_other(fd_op op)
+{
+    return op == FD_DROPOUT_ADD || op == FD_BIAS_DROPOUT_ADD || op == FD_RELU_BACKWARD || op == FD_ZONEOUT;
+}
+
+INLINE int reads_bias(fd_op op)
+{
+    return op == FD_BIAS_DROPOUT_ADD;
+}
 
 /* The operands of the elements from `done` on, of `size` bytes each. */
 INLINE fd_operands operands_at(const fd_operands *operands, size_t done, size_t size)

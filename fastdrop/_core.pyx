@@ -82,6 +82,11 @@ cdef extern from "fastdrop.h" nogil:
     int fd_supported(size_t i)
 
 
+cdef extern from "operands.h" nogil:
+    int reads_other(fd_op op) noexcept
+    int reads_bias(fd_op op) noexcept
+
+
 cdef extern from "shared_state.h" nogil:
     ctypedef struct fd_stream:
         pass
@@ -103,6 +108,10 @@ ctypedef int (*NextRunOrError)(cnp.NpyIter *) except? 0
 # Fewer elements are done before another thread could take the GIL and give it back.
 cdef enum:
     FEW = 4096
+
+# Elements of the shortest bias that kernels take.
+cdef enum:
+    MIN_PERIOD = 32
 
 # How many decisions of a noise_shape a plain call draws at once, and how many bytes of its stack that takes.
 cdef enum:
@@ -709,13 +718,16 @@ cdef class Kernels:
         cdef size_t n, nbytes
         x, y, c.scale, other, bias, c.shift, c.fill = operands
         size = cnp.PyArray_SIZE(x)
-        if (cnp.PyArray_SIZE(y) != size or chunks.stop > size or not 0 <= operation < FD_NUM_OPS
-                or (other is not None and cnp.PyArray_SIZE(other) != size)):
+        if not 0 <= operation < FD_NUM_OPS or cnp.PyArray_SIZE(y) != size or chunks.stop > size:
             raise ValueError((operation, size, chunks.stop))
+        job.op = <fd_op>operation
+        if reads_other(job.op) and (other is None or cnp.PyArray_SIZE(other) != size):
+            raise ValueError("other")
+        if reads_bias(job.op) and (bias is None or cnp.PyArray_SIZE(bias) < MIN_PERIOD):
+            raise ValueError("bias")
         if size == 0:
             return
         fill_job(&job, self.kernels, draw, index_map, size)
-        job.op = <fd_op>operation
         job.dtype = dtype_code(x)
         item = <size_t>cnp.PyArray_ITEMSIZE(x)
         nbytes = <size_t>size * item

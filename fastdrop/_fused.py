@@ -172,7 +172,7 @@ def bias_dropout_add(
     >>> dx, dbias, dresidual = fastdrop.bias_dropout_add_backward(np.ones_like(y), mask)
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask), bias=bias)
+    call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask), bias=(bias,))
     return _fused(call, checked_rate, Operation.BIAS_DROPOUT_ADD)
 
 

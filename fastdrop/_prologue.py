@@ -58,7 +58,7 @@ def checked(
     arrays: Mapping[str, object],
     options: tuple[object, object, object, object],
     *,
-    bias: object = None,
+    bias: tuple[object] | None = None,
     noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None = None,
 ) -> Call:
     """The arguments of a call, after its rate or amount.
@@ -69,8 +69,8 @@ def checked(
         One or two arrays, by the names of the function's parameters.
     options : tuple
         training, rng, out and return_mask, as the functions take them.
-    bias : array_like, optional
-        As ``bias_dropout_add`` takes it.
+    bias : tuple of array_like, optional
+        The one that ``bias_dropout_add`` was given.
     noise_shape_of : callable, optional
         From the shape of the first array to that in which the mask is drawn, or to None where they are the same. It
         raises ValueError for an array that the function does not take.
@@ -78,7 +78,7 @@ def checked(
     training, rng, out, return_mask = options
     (name, given), *others = arrays.items()
     x = _arguments.float_array(given, name)
-    repeated_bias = None if bias is None else _arguments.repeated_bias(bias, x)
+    repeated_bias = None if bias is None else _arguments.repeated_bias(*bias, x)
     other = None
     for other_name, other_given in others:
         other = _arguments.same_kind(other_given, x, other_name, name)

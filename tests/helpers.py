@@ -151,36 +151,134 @@ class _Recorded(Altered):
         return self._kernels.keep_bits(*args)
 
 
+class _Running:
+    """Which kernels run: for a monkeypatch, which puts them back."""
+
+    @property
+    def kernels(self):
+        return _backend.running
+
+    @kernels.setter
+    def kernels(self, kernels):
+        _backend._run(kernels)
+
+
 def record(monkeypatch):
-    """Let the running kernels count in ``draws`` how often they draw a mask."""
+    """Let the running kernels count in ``draws`` how often they draw a mask. No call is plain."""
     recorded = _Recorded(_backend.running)
-    before = _backend.running
-    monkeypatch.setattr(_backend, "running", before)  # at the end
-    _backend._run(recorded)
+    monkeypatch.setattr(_Running(), "kernels", recorded)
     return recorded
 
 
 # Threads
 
 MIN_SHARED = _backend.LARGE  # elements from which threads share an array
-CHUNK = _threads.CHUNK
+MIN_CHUNK = _threads.MIN_SHARE
 
 
-def share_from(monkeypatch, size, chunk):
-    """Let threads share arrays of so many elements, in chunks of so many. No call is plain."""
-    monkeypatch.setattr(_backend, "LARGE", size)
-    monkeypatch.setattr(_threads, "CHUNK", chunk)
+class _Large:
+    """From which size on arrays are shared, and calls no longer plain: for a monkeypatch, which puts it back."""
+
+    @property
+    def size(self):
+        return _backend.LARGE
+
+    @size.setter
+    def size(self, size):
+        _backend.LARGE = size
+        _backend._run(_backend.running)
+
+
+def share_from(monkeypatch, size, chunk, free_chunk=None):
+    """Let threads share arrays of so many elements, in chunks of so many, of which each is to find one at least."""
+    monkeypatch.setattr(_Large(), "size", size)
     monkeypatch.setattr(_threads, "MIN_SHARE", chunk)
+    monkeypatch.setattr(_threads, "CHUNK", free_chunk or chunk)
 
 
 def store_past_caches(monkeypatch, always):
-    """Let large results be stored past the caches, always or never."""
+    """Let results that do not come from plain calls be stored past the caches, always or never."""
     monkeypatch.setattr(_engine, "NONTEMPORAL", -1 if always else 1 << 62)
 
 
 def leave_to_the_caller(monkeypatch):
     """Let no array be large: each goes straight to the kernel."""
-    monkeypatch.setattr(_backend, "LARGE", 1 << 62)
+    monkeypatch.setattr(_Large(), "size", 1 << 62)
+
+
+def share(work, size):
+    """Call work(start, stop) for the chunks of an array, from as many threads as pay."""
+    if _threads.pay(size):
+        _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, work), size)
+    else:
+        work(0, size)
+
+
+def chunks_of(size, threads):
+    """The (start, stop) into which threads cut work."""
+    return [(start, min(start + _threads.CHUNK, size)) for start in range(0, size, _threads.CHUNK)]
+
+
+def has_pool():
+    return any(thread.name == "fastdrop" for thread in threading.enumerate())
+
+
+def take_threads_from(monkeypatch, pool):
+    monkeypatch.setattr(_threads, "_pool", pool)
+
+
+def watch_sharing(monkeypatch, works=True):
+    """The sizes of what is shared between threads, and the parts into which it is cut, as it goes on."""
+    sizes, parts = [], []
+    share = _threads.share
+
+    def watched(work, size):
+        sizes.append(size)
+        parts.extend(chunks_of(size, 0))
+        if works:
+            share(work, size)
+
+    monkeypatch.setattr(_threads, "share", watched)
+    return sizes, parts
+
+
+def apply_from_both_ends(kernels, x, out, scale, length, helpers):
+    """x * scale to out, in chunks that the calling thread takes from the front and helpers from the back.
+
+    Whether all chunks were done when all threads had come back.
+    """
+    chunks = _backend.Chunks(0, x.size, length)
+
+    def take(from_front):
+        kernels.real.apply(Operation.DROPOUT, Operands(x, out, scale), Draw(), IndexMap(), chunks, from_front)
+
+    threads = [threading.Thread(target=take, args=(False,)) for _ in range(helpers)]
+    for thread in threads:
+        thread.start()
+    take(True)
+    for thread in threads:
+        thread.join()
+    return chunks.take(True) == chunks.take(False) == (x.size, x.size)
+
+
+def closing_waits_for_a_chunk_that_was_taken():
+    """Whether it does, and not for those that nobody has taken."""
+    chunks = _backend.Chunks(0, 10, 4)
+    closed = threading.Event()
+    chunks.take(True)
+    closing = threading.Thread(target=lambda: (chunks.close(), closed.set()))
+    closing.start()
+    waited = not closed.wait(0.2)
+    chunks.finish()
+    return waited and closed.wait(60) and chunks.take(True) == (10, 10)
+
+
+# Streams
+
+
+def default_stream():
+    """The package's own, from which ``rng=None`` draws."""
+    return _streams.default
 
 
 # Layouts

@@ -139,9 +139,8 @@ def test_chunks_taken_from_both_ends_make_up_the_array(compiled):
             np.testing.assert_array_equal(out, 3)
 
 
-@needs_core
-def test_whoever_waits_for_chunks_is_told_that_some_are_missing():
-    assert helpers.waiting_finds_chunks_missing()
+def test_closing_waits_for_chunks_that_were_taken_and_for_no_others():
+    assert helpers.closing_waits_for_a_chunk_that_was_taken()
 
 
 def test_every_element_is_worked_on_once(small_chunks):
