@@ -721,12 +721,12 @@ cdef class Kernels:
         if not 0 <= operation < FD_NUM_OPS or cnp.PyArray_SIZE(y) != size or chunks.stop > size:
             raise ValueError((operation, size, chunks.stop))
         job.op = <fd_op>operation
+        if size == 0:
+            return
         if reads_other(job.op) and (other is None or cnp.PyArray_SIZE(other) != size):
             raise ValueError("other")
         if reads_bias(job.op) and (bias is None or cnp.PyArray_SIZE(bias) < MIN_PERIOD):
             raise ValueError("bias")
-        if size == 0:
-            return
         fill_job(&job, self.kernels, draw, index_map, size)
         job.dtype = dtype_code(x)
         item = <size_t>cnp.PyArray_ITEMSIZE(x)

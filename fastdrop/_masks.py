@@ -36,6 +36,10 @@ class _Mask(_backend.MaskState):
         """What there is beside the key, the call number and the places of the elements, in the order of ``_made``."""
         raise NotImplementedError
 
+    def _packed_numbers(self) -> Any:
+        """The same in a pickle."""
+        return self._numbers()
+
     def _draw(self) -> Draw:
         raise NotImplementedError
 
@@ -113,7 +117,9 @@ class _Mask(_backend.MaskState):
         return hash((type(self), self._state()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), *self._state())
+        strides = None if self._is_in_order else self._strides
+        state = self.shape, strides, self._offset, self.key, self.call, self._packed_numbers()
+        return _restored, state if type(self) is DropoutMask else (*state, type(self))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"masks are immutable: {name} cannot be set")
@@ -230,6 +236,11 @@ class DropoutMask(_Mask, _backend.DropoutState):
 
     def _numbers(self) -> tuple[float, float, float, bytes | None]:
         return self.rate, self.keep_prob, self.scale, self._bits
+
+    def _packed_numbers(self) -> float | tuple[float, float, float, bytes | None]:
+        usual = Rate(self.rate, 1.0 - self.rate)
+        numbers = self._numbers()
+        return self.rate if numbers == (*usual, self._usual_scale(usual), None) else numbers
 
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
@@ -521,15 +532,18 @@ class GaussianMask(_Mask):
 
 
 def _restored(
-    cls: type[_Mask],
     shape: tuple[int, ...],
-    strides: tuple[int, ...],
+    strides: tuple[int, ...] | None,
     offset: int,
     key: int | None,
     call: int | None,
-    *numbers: Any,
+    numbers: Any,
+    cls: type[_Mask] = DropoutMask,
 ) -> _Mask:
     """A mask in the state that was pickled, which may have come from anywhere."""
+    if isinstance(numbers, float) and issubclass(cls, DropoutMask):
+        rate = _arguments.rate_of(numbers)
+        numbers = (*rate, cls._usual_scale(rate), None)
     mask = cls._made(shape, strides, offset, key, call, *numbers)
     _check_state(mask)
     return mask

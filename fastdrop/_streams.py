@@ -74,7 +74,7 @@ class PhiloxStream(_backend.StreamState):
     def from_key(cls, key: SupportsIndex, call: SupportsIndex = 0) -> Self:
         """The stream of a given 64-bit key, from a given call number on."""
         stream = cls.__new__(cls)
-        stream._restore(key, call, None)
+        stream._restore(key, _arguments.unsigned(call, "call", _arguments.CALL_BITS), None)
         return stream
 
     def _restore(self, key: object, call: object, seed: np.random.SeedSequence | None) -> None:

@@ -35,10 +35,10 @@ def _usable_cpus() -> int:
 
 
 def _from_environment() -> int:
-    text = os.environ.get("FASTDROP_NUM_THREADS")
-    if text is None:
+    text = os.environ.get("FASTDROP_NUM_THREADS", "")
+    if text == "":
         return _usable_cpus()
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= 1):
         raise ValueError(f"FASTDROP_NUM_THREADS must be an int of at least 1, got {text!r}")
     return int(text)
 

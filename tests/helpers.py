@@ -120,14 +120,14 @@ class Altered:
     def before(self, is_drawn, is_plain):
         """Of an apply whose mask is drawn and not given, or that was called for plain dropout."""
 
-    def after(self, out, op, other):
+    def after(self, out, stop, op, other):
         pass
 
     def apply(self, operation, operands, draw, index_map, *rest, **options):
         self.before(is_drawn=index_map.bits is None, is_plain=operation == Operation.DROPOUT)
         self._kernels.apply(operation, operands, draw, index_map, *rest, **options)
         if operands.y.size > 0:
-            self.after(operands.y, operation, operands.other)
+            self.after(operands.y, operands.y.size, operation, operands.other)
 
 
 def alter(monkeypatch, name, altered):
