@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, SupportsIndex, TypeAlias
+from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments, _functions, _noise
-from fastdrop._masks import DropoutMask, GaussianMask
+from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
 from fastdrop._training import Stochastic
 
-Mask: TypeAlias = DropoutMask | GaussianMask
+Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask)  # the kind that a layer's function draws
 
 # What the docstrings of the layers share: their parameters by name, and what follows them.
 _PARAMETERS = {
@@ -79,7 +79,7 @@ In inference any number of threads may call a layer. In training masks are never
 is that of whichever forward pass came last, so threads that train need a layer each."""
 
 
-class _Layer(Stochastic):
+class _Layer(Stochastic, Generic[Mask]):
     """A function of this package with its parameters and a stream.
 
     A subclass says which function, what kind of mask it returns, and which number tells how much it disturbs.
@@ -158,7 +158,7 @@ class _Layer(Stochastic):
         return f"{type(self).__name__}({arguments}){'' if self.training else '.eval()'}"
 
 
-class _RateLayer(_Layer):
+class _RateLayer(_Layer[Mask]):
     """A layer that drops at a rate."""
 
     @property
@@ -170,7 +170,7 @@ class _RateLayer(_Layer):
         self._amount = self._check_amount(rate)
 
 
-class _PlainLayer(_RateLayer):
+class _PlainLayer(_RateLayer[Mask]):
     """A layer whose function takes a rate and nothing else."""
 
     def __init__(
@@ -184,7 +184,7 @@ class _PlainLayer(_RateLayer):
         super().__init__(_arguments.rate_of(rate, keep_prob), rng, always)
 
 
-class _SpatialLayer(_RateLayer):
+class _SpatialLayer(_RateLayer[DropoutMask]):
     """A layer that drops whole channels."""
 
     def __init__(
@@ -205,7 +205,7 @@ class _SpatialLayer(_RateLayer):
         )
 
 
-class Dropout(_RateLayer):
+class Dropout(_RateLayer[DropoutMask]):
     """``fastdrop.dropout`` as a layer: sets random elements to zero and scales the others up.
 
     {parameters}
@@ -284,7 +284,7 @@ class SpatialDropout3D(_SpatialLayer):
     _function = staticmethod(_functions.dropout3d)
 
 
-class DropPath(_PlainLayer):
+class DropPath(_PlainLayer[DropoutMask]):
     """``fastdrop.drop_path`` as a layer: drops whole samples, at the end of a residual branch.
 
     {parameters}
@@ -293,7 +293,7 @@ class DropPath(_PlainLayer):
     _function = staticmethod(_functions.drop_path)
 
 
-class DropConnect(_PlainLayer):
+class DropConnect(_PlainLayer[DropoutMask]):
     """``fastdrop.dropconnect`` as a layer: drops weights, which are what ``forward`` takes.
 
     {parameters}
@@ -302,7 +302,7 @@ class DropConnect(_PlainLayer):
     _function = staticmethod(_functions.dropconnect)
 
 
-class EmbeddingDropout(_PlainLayer):
+class EmbeddingDropout(_PlainLayer[DropoutMask]):
     """``fastdrop.embedding_dropout`` as a layer: drops whole rows of a table, which is what ``forward`` takes.
 
     {parameters}
@@ -311,7 +311,7 @@ class EmbeddingDropout(_PlainLayer):
     _function = staticmethod(_functions.embedding_dropout)
 
 
-class AlphaDropout(_PlainLayer):
+class AlphaDropout(_PlainLayer[AlphaMask]):
     """``fastdrop.alpha_dropout`` as a layer: keeps mean and variance, for networks with SELU.
 
     {parameters}
@@ -321,7 +321,7 @@ class AlphaDropout(_PlainLayer):
     _mask_type = "AlphaMask"
 
 
-class FeatureAlphaDropout(_PlainLayer):
+class FeatureAlphaDropout(_PlainLayer[AlphaMask]):
     """``fastdrop.feature_alpha_dropout`` as a layer: alpha dropout of whole channels of (N, C, ...).
 
     {parameters}
@@ -331,7 +331,7 @@ class FeatureAlphaDropout(_PlainLayer):
     _mask_type = "AlphaMask"
 
 
-class GaussianDropout(_PlainLayer):
+class GaussianDropout(_PlainLayer[GaussianMask]):
     """``fastdrop.gaussian_dropout`` as a layer: multiplies by normal numbers of mean 1. The rate must be below 1.
 
     {parameters}
@@ -348,7 +348,7 @@ class GaussianDropout(_PlainLayer):
         return rate
 
 
-class GaussianNoise(_Layer):
+class GaussianNoise(_Layer[GaussianMask]):
     """``fastdrop.gaussian_noise`` as a layer: adds normal numbers of mean 0.
 
     {parameters}
