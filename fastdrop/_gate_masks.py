@@ -276,8 +276,8 @@ class RecurrentDropout(Stochastic):
 
     _NUMBERS = ("dropout", "recurrent_dropout")
 
-    dropout = Probability()
-    recurrent_dropout = Probability()
+    dropout: Probability = Probability()
+    recurrent_dropout: Probability = Probability()
 
     def __init__(
         self,
@@ -291,8 +291,8 @@ class RecurrentDropout(Stochastic):
     ) -> None:
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
-        self.gates = _arguments.count(gates, "gates")
-        self.per_gate = _arguments.flag(per_gate, "per_gate")
+        self.gates: int = _arguments.count(gates, "gates")
+        self.per_gate: bool = _arguments.flag(per_gate, "per_gate")
         super().__init__(rng, always)
 
     def draw(self, batch: int, features: int, units: int) -> RecurrentMasks:

@@ -20,7 +20,7 @@ from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
 from fastdrop._training import Stochastic
 
-M = TypeVar("M", bound=DropoutMask | GaussianMask)
+Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask)
 # None before the first forward pass, which nobody who has had one should have to rule out.
 MaybeNone: TypeAlias = Any
 
@@ -82,7 +82,7 @@ In inference any number of threads may call a layer. In training masks are never
 is that of whichever forward pass came last, so threads that train need a layer each."""
 
 
-class _Layer(Stochastic, Generic[M]):
+class _Layer(Stochastic, Generic[Mask]):
     """A function of this package with its parameters and a stream.
 
     A subclass says which function, what kind of mask it returns, and which number tells how much it disturbs.
@@ -92,7 +92,7 @@ class _Layer(Stochastic, Generic[M]):
     _mask_type: ClassVar[str] = "DropoutMask"
     _NUMBERS = ("rate",)
 
-    mask: M | MaybeNone
+    mask: Mask | MaybeNone
 
     def __init__(self, amount: dict[str, float], rng: RNG, always: bool, **options: object) -> None:
         self._amount = amount  # as the argument that the function takes
@@ -156,7 +156,7 @@ class _Layer(Stochastic, Generic[M]):
         return f"{type(self).__name__}({arguments}){'' if self.training else '.eval()'}"
 
 
-class _RateLayer(_Layer[M]):
+class _RateLayer(_Layer[Mask]):
     """A layer that drops at a rate."""
 
     def __init__(self, rate: object, keep_prob: object, rng: RNG, always: bool, **options: object) -> None:
@@ -185,7 +185,7 @@ class _RateLayer(_Layer[M]):
         return self._checked_rate(value).rate
 
 
-class _PlainLayer(_RateLayer[M]):
+class _PlainLayer(_RateLayer[Mask]):
     """A layer whose function takes a rate and nothing else."""
 
     def __init__(

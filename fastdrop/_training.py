@@ -21,8 +21,8 @@ class TrainingMode:
     """What draws in training, and outside it only if that was asked for."""
 
     def __init__(self, always: bool) -> None:
-        self.training = True
-        self.always = _arguments.flag(always, "always")
+        self.training: bool = True
+        self.always: bool = _arguments.flag(always, "always")
 
     def train(self, mode: bool = True) -> Self:
         """Draw from now on, or with ``mode=False`` stop it; return the object."""

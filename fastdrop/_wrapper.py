@@ -172,9 +172,9 @@ class DropoutWrapper(Stochastic):
 
     _NUMBERS = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
 
-    input_keep_prob = Probability()
-    output_keep_prob = Probability()
-    state_keep_prob = Probability()
+    input_keep_prob: Probability = Probability()
+    output_keep_prob: Probability = Probability()
+    state_keep_prob: Probability = Probability()
 
     def __init__(
         self,
@@ -190,15 +190,15 @@ class DropoutWrapper(Stochastic):
     ) -> None:
         if not callable(cell):
             raise TypeError(f"cell must be a callable (x, state) -> (y, state), got {cell!r}")
-        self.cell = cell
+        self.cell: Cell = cell
         self.input_keep_prob = input_keep_prob
         self.output_keep_prob = output_keep_prob
         self.state_keep_prob = state_keep_prob
-        self.variational_recurrent = _arguments.flag(variational_recurrent, "variational_recurrent")
+        self.variational_recurrent: bool = _arguments.flag(variational_recurrent, "variational_recurrent")
         if dropout_state_filter is not None and not callable(dropout_state_filter):
             for flag in leaves(dropout_state_filter):
                 _check_flag(flag)
-        self.dropout_state_filter = dropout_state_filter
+        self.dropout_state_filter: StateFilter = dropout_state_filter
         self.masks: StepMasks | None = None
         # Call numbers of the sequence, by key, so that another stream gives other masks, and by what is dropped.
         self._held: dict[tuple[int, str], list[int]] = {}

@@ -89,6 +89,10 @@ def test_whatever_a_public_call_returns_has_a_public_type() -> None:
     wrapper(ROWS, ROWS)
     assert_type(wrapper.masks, StepMasks | None)
     layer = fastdrop.Dropout(0.5, always=True)
+    assert_type(layer.mask, DropoutMask | None)
+    assert_type(fastdrop.SpatialDropout1D(0.5).mask, DropoutMask | None)
+    assert_type(fastdrop.AlphaDropout(0.5).mask, AlphaMask | None)
+    assert_type(fastdrop.GaussianNoise(0.5).mask, GaussianMask | None)
     assert_type(fastdrop.mc_predict(layer, ROWS, 3), Prediction)
 
     def seeded(rng: RNG) -> fastdrop.Dropout:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from fastdrop._tools.bounds import Bound
@@ -54,4 +55,7 @@ def rounds_text(groups: Sequence[Group]) -> str:
     span = f"{min(rounds)}" if min(rounds) == max(rounds) else f"{min(rounds)} to {max(rounds)}"
     text = f"medians of {span} rounds; noisy ones (baseline over {NOISY} x its best): {noisy} of {sum(rounds)}"
     worst = [group.name for group in groups if 4 * len(group.noisy_rounds()) > group.rounds]
-    return text + (f"\nnoisy in more than a quarter of the rounds: {', '.join(worst)}" if worst else "")
+    if worst:
+        names = f"noisy in more than a quarter of the rounds: {', '.join(worst)}"
+        text += "\n" + textwrap.fill(names, 100, subsequent_indent="  ")
+    return text
