@@ -105,6 +105,9 @@ BAD_ARGUMENTS = [
     case("rng legacy", {"rng": np.random.RandomState(0)}, TypeError, "rng", "RandomState", "Generator"),
     case("rng a module", {"rng": np.random}, TypeError, "rng", "module", "Generator"),
     case("x of int", {"x": np.ones((2, 3), int)}, TypeError, "x must", FLOATS, "int64", "astype(np.float64)"),
+    case("x of int32", {"x": np.ones((2, 3), np.int32)}, TypeError, "x must", FLOATS, "int32", "astype(np.float64)"),
+    case("x of uint32", {"x": np.ones((2, 3), np.uint32)}, TypeError, "x must", FLOATS, "uint32", "astype(np.float64)"),
+    case("x of int16", {"x": np.ones((2, 3), np.int16)}, TypeError, "x must", FLOATS, "int16", "astype(np.float32)"),
     case("x of int8", {"x": np.ones((2, 3), np.int8)}, TypeError, "x must", FLOATS, "int8", "astype(np.float32)"),
     case("x of bool", {"x": np.ones((2, 3), bool)}, TypeError, "x must", FLOATS, "bool", "astype(np.float32)"),
     case("x of object", {"x": X.astype(object)}, TypeError, "x must", FLOATS, "object", "astype"),
@@ -123,6 +126,11 @@ BAD_ARGUMENTS = [
     case("out narrower", {"out": np.ones((2, 3), np.float16)}, TypeError, "out", "float32", "float16"),
     case("out of int", {"out": np.ones((2, 3), np.int64)}, TypeError, "out", "float32", "int64"),
     case("out of bool", {"out": np.ones((2, 3), bool)}, TypeError, "out", "float32", "bool"),
+    case(
+        "out of complex64 for float64",
+        {"x": X.astype(np.float64), "out": np.ones((2, 3), np.complex64)},
+        *(TypeError, "out", "float64", "complex64"),
+    ),
     case("out of object", {"out": np.ones((2, 3), object)}, TypeError, "out", "float32", "object"),
     case("out of strings", {"out": np.ones((2, 3), "U32")}, TypeError, "out", "float32", "U32"),
     case("out read-only", {"out": read_only(np.ones((2, 3), np.float32))}, ValueError, "out", "read-only"),
@@ -432,7 +440,9 @@ BAD_MASKS = [
     case("shape None", {"shape": None}, TypeError, "shape", "int", "None"),
     case("shape of too many dimensions", {"shape": (1,) * 65}, ValueError, "shape", "at most 64", "65"),
     # Element indices are 64 bits wide: a larger mask could not be drawn, so it must not be made.
-    case("shape past all indices", {"shape": (2**40, 2**40)}, ValueError, "shape"),
+    case("shape past all indices", {"shape": (2**40, 2**40)}, ValueError, "shape", "2**63"),
+    case("shape of 2**63", {"shape": 2**63}, ValueError, "shape", "less than 2**63 elements", str(2**63)),
+    case("shape of 2**63 in all", {"shape": (2**32, 2**31)}, ValueError, "shape", "less than 2**63 elements"),
     case("rate out of range", {"rate": 1.01}, ValueError, "rate", "0 to 1", "1.01"),
     case("rate a bool", {"rate": False}, TypeError, "rate", "0 to 1", "False"),
     case("rate a string", {"rate": "x"}, TypeError, "rate", "0 to 1", "'x'"),
@@ -639,6 +649,18 @@ def test_out_may_be_of_a_dtype_that_holds_every_value(dtype, wider, either):
     assert fastdrop.dropout(x, 0.25, rng=5, out=out) is out
     # The result is rounded to x's dtype first: `out` decides where it goes and not what it is.
     np.testing.assert_array_equal(out, fastdrop.dropout(x, 0.25, rng=5).astype(wider), strict=True)
+
+
+@pytest.mark.parametrize("rate", [0, 0.25, 1])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("dtype", "wider"), [("f2", "c8"), ("f4", "c8"), ("f4", "c16"), ("f8", "c16")])
+def test_out_may_be_complex_and_its_imaginary_parts_become_zero(dtype, wider, training, rate, either):
+    x = np.linspace(-3, 3, 300).astype(dtype)
+    options = {"training": training, "rng": 5}
+    for layout in (np.full(300, 7 + 7j, wider), np.full(600, 7 + 7j, wider)[::2]):
+        assert fastdrop.dropout(x, rate, **options, out=layout) is layout
+        np.testing.assert_array_equal(layout, fastdrop.dropout(x, rate, **options).astype(wider), strict=True)
+        assert not layout.imag.any()
 
 
 def test_a_list_of_floats_is_an_array():

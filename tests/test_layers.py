@@ -190,6 +190,15 @@ def test_a_list_that_is_changed_after_construction_changes_no_layer():
     assert all(len(set(column)) == 1 for column in by_axes(x).T)
 
 
+def test_a_noise_shape_with_a_0_fits_an_array_without_elements_alone():
+    layer = fastdrop.Dropout(0.5, noise_shape=(0, None), rng=1)
+    y = layer(np.ones((0, 3)))
+    assert (y.shape, layer.mask.shape, layer.rng.call) == ((0, 3), (0, 3), 1)
+    with pytest.raises(ValueError, match=r"noise_shape must hold 1 or None or .* of \(2, 3\), got \(0, None\)"):
+        layer(np.ones((2, 3)))
+    assert layer.rng.call == 1
+
+
 # Training and inference
 
 

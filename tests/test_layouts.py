@@ -171,6 +171,22 @@ def test_broadcast_input_has_a_mask_of_its_full_shape(either, dropped, dtype):
         same_bits(out, expected)
 
 
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((500, 1), (4, 0)), ((1, 500), (0, 4)), ((1, 500, 1), (8, 4, 0))], ids=str
+)
+def test_an_axis_of_length_1_may_have_any_stride(either, dropped, shape, strides):
+    """Its elements share no memory, so it is no broadcast view. NumPy itself may leave it with a stride of 0."""
+    x = random_bits(shape, np.float32)
+    memory = np.full(x.size, 7, np.float32)
+    out = np.lib.stride_tricks.as_strided(memory, shape, strides)
+    assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+    same_bits(memory.reshape(shape), dropped(x))
+    memory[...] = x.reshape(-1)
+    same_bits(fastdrop.dropout(out, RATE, rng=stream()), dropped(x))
+    fastdrop.dropout(out, RATE, rng=stream(), out=out)
+    same_bits(memory.reshape(shape), dropped(x))
+
+
 @pytest.mark.parametrize(("call", "kept"), [(6, True), (7, False)], ids=["kept", "dropped"])
 def test_arrays_without_dimensions(either, dropped, dtype, call, kept):
     x = np.array(3, dtype)
@@ -651,8 +667,14 @@ def test_elements_2_to_the_32_apart_do_not_repeat(either):
     assert len(set(rows)) == 4
 
 
-def test_huge_masks_know_their_size():
-    assert fastdrop.DropoutMask((2**31, 2**31), RATE, key=KEY).size == 2**62
+@pytest.mark.parametrize("shape", [(2**31, 2**31), (2**63 - 1,), (2**32, 2**31 - 1)], ids=str)
+def test_huge_masks_know_their_size_and_have_a_last_element(shape, oracle):
+    mask = fastdrop.DropoutMask(shape, RATE, key=KEY, call=CALL)
+    assert mask.size == math.prod(shape)
+    row = mask[-1] if len(shape) == 2 else mask
+    keep = np.empty(40, np.bool_)
+    oracle.keep(keep, 0, 40, KEY, CALL, mask.threshold, mask.size - 40)
+    np.testing.assert_array_equal(np.asarray(row[-40:]), keep)
 
 
 def test_a_column_of_a_huge_mask_with_shared_decisions(either, oracle):

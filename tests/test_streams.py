@@ -164,10 +164,26 @@ def test_spawning_does_not_move_the_stream():
     assert (stream.key, stream.call) == (key_of(42), 1)
 
 
-def test_a_stream_from_a_key_spawns_from_the_key_as_a_seed():
-    stream = PhiloxStream.from_key(99, call=5)
+@pytest.mark.parametrize("key", [99, 2**32 - 1, 2**32, 2**63 + 5, 2**64 - 1])
+def test_a_stream_from_a_key_spawns_from_all_of_the_key_as_a_seed(key):
+    stream = PhiloxStream.from_key(key, call=5)
     keys = [child.key for _ in range(2) for child in stream.spawn(2)]
-    assert keys == [int(s.generate_state(1, np.uint64)[0]) for s in np.random.SeedSequence(99).spawn(4)]
+    assert keys == [int(s.generate_state(1, np.uint64)[0]) for s in np.random.SeedSequence(key).spawn(4)]
+
+
+class Named(PhiloxStream):
+    """A class of a user's own."""
+
+
+@pytest.mark.parametrize("make", [Named, Named.from_key])
+def test_a_subclass_of_a_stream_makes_streams_of_its_class(make):
+    stream = make(5)
+    assert type(stream) is Named
+    assert [type(child) for child in stream.spawn(2)] == [Named, Named]
+    again = make(5)
+    for same in (pickle.loads(pickle.dumps(again)), copy.copy(again), copy.deepcopy(again)):
+        assert type(same) is Named
+        assert drawn(same) == DropoutMask(300, 0.5, key=stream.key)
 
 
 def test_a_copied_or_pickled_stream_spawns_what_the_original_would():

@@ -119,6 +119,63 @@ def test_an_out_that_overlaps_x_is_right_with_any_number_of_threads(shift, imple
     np.testing.assert_array_equal(out, expected)
 
 
+# x and out of two million elements, which threads share, and which kernels cannot take as they are. In terms of the
+# program below.
+LARGE_PAIRS = {
+    "a wider out": "x, np.zeros(n)",
+    "a narrower x in the memory of out": "inside(4), memory.view(np.float64)[:n]",
+    "byte-swapped": "(swapped := x.astype(x.dtype.newbyteorder())), np.zeros(n, swapped.dtype)",
+    "byte-swapped, in place": "(swapped := x.astype(x.dtype.newbyteorder())), swapped",
+    "byte-swapped out": "x, np.zeros(n, x.dtype.newbyteorder())",
+    "every second of x": "np.repeat(x, 2)[::2], np.zeros(n, np.float32)",
+    "every second of out": "x, np.zeros(2 * n, np.float32)[::2]",
+    "backwards": "x[::-1], np.zeros(n, np.float32)",
+    "transposed": "x.reshape(side, side).T, np.zeros((side, side), np.float32)",
+    "unaligned": "inside(1), np.zeros(4 * n + 3, np.uint8)[3:].view(np.float32)",
+    "unaligned x": "inside(1), np.zeros(n, np.float32)",
+    "unaligned out": "x, np.zeros(4 * n + 1, np.uint8)[1:].view(np.float32)",
+    "out in x's memory, a byte further": "inside(0), memory[1 : 4 * n + 1].view(np.float32)",
+    "out in x's memory, with other strides": "(square := inside(0).reshape(side, side)), square.T",
+    "out every second of x's memory": "inside(0), memory[: 8 * n].view(np.float32)[::2]",
+}
+
+
+def test_large_arrays_that_are_not_plain_are_right_and_no_thread_waits_for_ever(implementation, tmp_path):
+    """In a process of its own, which says where it is and ends itself if it hangs."""
+    code = f"""
+import faulthandler, sys
+import numpy as np
+import helpers
+import fastdrop
+side = 1450
+n = side * side
+assert n > helpers.MIN_SHARED
+memory = np.zeros(8 * n + 8, np.uint8)
+x = np.arange(1, n + 1, dtype=np.float32)
+
+def inside(at):
+    view = memory[at : at + 4 * n].view(np.float32)
+    view[...] = x
+    return view
+
+def alone(x):
+    with fastdrop.num_threads(1):
+        return fastdrop.dropout(np.array(x, np.float32, order="C"), 0.1, rng=5)
+
+with helpers.using({implementation.name!r}):
+    for pair, text in {LARGE_PAIRS!r}.items():
+        print(pair, file=sys.stderr)
+        faulthandler.dump_traceback_later({PATIENCE // 4}, exit=True)
+        first, out = eval(text)
+        expected = alone(first).astype(out.dtype.newbyteorder("="))
+        with fastdrop.num_threads(2):
+            fastdrop.dropout(first, 0.1, rng=5, out=out)
+        np.testing.assert_array_equal(out, expected)
+print("done")
+"""
+    assert run_script(tmp_path, code)[0] == "done\n"
+
+
 # Who works
 
 
