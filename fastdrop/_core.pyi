@@ -1,18 +1,16 @@
-from collections.abc import Callable
-from typing import TypeVar, final
+from typing import final
 
-from fastdrop import _core_in_python
+from fastdrop import _core_in_python, _reference
 from fastdrop._core_in_python import DropoutState as DropoutState
 from fastdrop._core_in_python import MaskState as MaskState
 from fastdrop._core_in_python import StreamState as StreamState
 from fastdrop._core_in_python import plain_apply as plain_apply
 from fastdrop._core_in_python import plain_dropout as plain_dropout
-from fastdrop._kernels import Kernels as KernelsProtocol
 
 @final
 class Chunks(_core_in_python.Chunks): ...
 
-class Kernels(KernelsProtocol):
+class Kernels(_reference.Kernels):
     def __init__(self, name: str) -> None: ...
 
 def use(kernels: Kernels | None, elements: int) -> None: ...

@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 CALLS = 1 << 56  # of a stream
 
 # One for all streams and chunks: what it guards takes less time than to make another. No other thread holds it over a
-# fork. A signal's handler may take it again in the middle, so what it guards is read and written without a call between.
+# fork. A signal's handler may take it again in the middle, so what it guards is read and written with no call between.
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)

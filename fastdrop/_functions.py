@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
+from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,10 @@ from fastdrop._masks import DropoutMask
 from fastdrop._prologue import Lengths
 from fastdrop._streams import RNG
 
-UPSCALE = "upscale_in_train"
-DOWNSCALE = "downscale_in_infer"
-CHANNELS_FIRST = "channels_first"
-CHANNELS_LAST = "channels_last"
+UPSCALE: Final = "upscale_in_train"
+DOWNSCALE: Final = "downscale_in_infer"
+CHANNELS_FIRST: Final = "channels_first"
+CHANNELS_LAST: Final = "channels_last"
 Mode: TypeAlias = Literal["upscale_in_train", "downscale_in_infer"]
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
@@ -60,20 +60,24 @@ def dropout(
 def dropout(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ElementOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
+def dropout(
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ElementOptions]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
 @_backend.plain_dropout(_streams.default, DropoutMask, DEFAULT_RATE, _geometry.index_map_of)
 def dropout(
-    x,
-    rate=DEFAULT_RATE,
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
     *,
-    keep_prob=None,
-    training=True,
-    noise_shape=None,
-    shared_axes=None,
-    mode=UPSCALE,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
+    keep_prob: Number | None = None,
+    training: bool = True,
+    noise_shape: Iterable[SupportsIndex | None] | None = None,
+    shared_axes: SupportsIndex | Iterable[SupportsIndex] | None = None,
+    mode: Mode = UPSCALE,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random elements to zero and scale the others up, so that the expected value stays what it was.
 
     Each element is dropped with probability ``rate``, independently of the others; a kept one is multiplied by
@@ -196,17 +200,21 @@ def dropout1d(
 def dropout1d(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def dropout1d(
-    x,
-    rate=DEFAULT_RATE,
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ChannelOptions]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def dropout1d(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
     *,
-    keep_prob=None,
-    data_format=CHANNELS_FIRST,
-    training=True,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
+    keep_prob: Number | None = None,
+    data_format: DataFormat = CHANNELS_FIRST,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random channels of sequences to zero as a whole: Keras's SpatialDropout1D.
 
     As ``dropout2d``, for arrays of shape (N, C, L) with ``channels_first`` and (N, L, C) with ``channels_last``, or the
@@ -235,17 +243,21 @@ def dropout2d(
 def dropout2d(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def dropout2d(
-    x,
-    rate=DEFAULT_RATE,
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ChannelOptions]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def dropout2d(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
     *,
-    keep_prob=None,
-    data_format=CHANNELS_FIRST,
-    training=True,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
+    keep_prob: Number | None = None,
+    data_format: DataFormat = CHANNELS_FIRST,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random channels of images to zero as a whole and scale the others up: Keras's SpatialDropout2D.
 
     Neighbours in a channel are so alike that dropping single elements takes little from it: J. Tompson et al.,
@@ -288,17 +300,21 @@ def dropout3d(
 def dropout3d(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ChannelOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def dropout3d(
-    x,
-    rate=DEFAULT_RATE,
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ChannelOptions]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def dropout3d(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
     *,
-    keep_prob=None,
-    data_format=CHANNELS_FIRST,
-    training=True,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
+    keep_prob: Number | None = None,
+    data_format: DataFormat = CHANNELS_FIRST,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random channels of volumes to zero as a whole: Keras's SpatialDropout3D.
 
     As ``dropout2d``, for arrays of shape (N, C, D, H, W) with ``channels_first`` and (N, D, H, W, C) with
@@ -322,7 +338,20 @@ def drop_path(
 def drop_path(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
-def drop_path(x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False):
+@overload
+def drop_path(
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def drop_path(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random samples to zero as a whole and scale the others up: stochastic depth.
 
     It goes at the end of a residual branch, so that a sample skips the whole branch or none of it: G. Huang et al.,
@@ -370,9 +399,20 @@ def dropconnect(
 def dropconnect(
     weights: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def dropconnect(
-    weights, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    weights: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def dropconnect(
+    weights: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random weights to zero and scale the others up, in place of random activations.
 
     The dropped weights serve no sample of the batch; the gradient of the weights goes through ``mask.backward``. The
@@ -417,9 +457,20 @@ def embedding_dropout(
 def embedding_dropout(
     table: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def embedding_dropout(
-    table, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    table: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def embedding_dropout(
+    table: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random rows of an embedding's table to zero and scale the others up: a word falls wherever it stands.
 
     The method is Y. Gal, Z. Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",

@@ -14,6 +14,7 @@ from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._functions import Options
 from fastdrop._kernels import Draw, Operands, Operation
 from fastdrop._masks import DropoutMask
+from fastdrop._streams import RNG
 
 
 @overload
@@ -34,9 +35,26 @@ def dropout_add(
     return_mask: Literal[True],
     **options: Unpack[Options],
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def dropout_add(
-    x, residual, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    x: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: Number = ...,
+    *,
+    return_mask: bool,
+    **options: Unpack[Options],
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def dropout_add(
+    x: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """``residual + dropout(x)``, as it ends the branches of a transformer.
 
     Parameters
@@ -124,18 +142,28 @@ def bias_dropout_add(
     return_mask: Literal[True],
     **options: Unpack[Options],
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def bias_dropout_add(
-    x,
-    bias,
-    residual,
-    rate=DEFAULT_RATE,
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: Number = ...,
     *,
-    keep_prob=None,
-    training=True,
-    rng=None,
-    out=None,
-    return_mask=False,
-):
+    return_mask: bool,
+    **options: Unpack[Options],
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def bias_dropout_add(
+    x: npt.ArrayLike,
+    bias: npt.ArrayLike,
+    residual: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """``residual + dropout(x + bias)``, as it ends the branches of a transformer.
 
     Parameters
@@ -218,9 +246,20 @@ def relu_dropout(
 def relu_dropout(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def relu_dropout(
-    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def relu_dropout(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """``dropout(relu(x))``; relu gives +0 where ``x <= 0``, so a NaN stays.
 
     Parameters
@@ -303,11 +342,28 @@ def zoneout(
 ) -> np.ndarray: ...
 @overload
 def zoneout(
-    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    new: npt.ArrayLike,
+    old: npt.ArrayLike,
+    rate: Number = ...,
+    *,
+    return_mask: Literal[True],
+    **options: Unpack[Options],
 ) -> tuple[np.ndarray, DropoutMask]: ...
+@overload
 def zoneout(
-    new, old, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
+def zoneout(
+    new: npt.ArrayLike,
+    old: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Leave random elements of a recurrent state as they were.
 
     Parameters

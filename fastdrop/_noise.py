@@ -16,6 +16,7 @@ from fastdrop._functions import NoiseOptions, Options
 from fastdrop._kernels import Operation
 from fastdrop._masks import AlphaMask, GaussianMask
 from fastdrop._prologue import Lengths
+from fastdrop._streams import RNG
 
 
 @overload
@@ -26,9 +27,20 @@ def alpha_dropout(
 def alpha_dropout(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, AlphaMask]: ...
+@overload
 def alpha_dropout(
-    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, AlphaMask]: ...
+def alpha_dropout(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Set random elements to SELU's lower limit, then shift and scale all, so that mean 0 and variance 1 stay.
 
     Parameters
@@ -76,9 +88,20 @@ def feature_alpha_dropout(
 def feature_alpha_dropout(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, AlphaMask]: ...
+@overload
 def feature_alpha_dropout(
-    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, AlphaMask]: ...
+def feature_alpha_dropout(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Alpha dropout of whole channels: one decision for all that follows the first two dimensions.
 
     Parameters
@@ -137,9 +160,20 @@ def gaussian_dropout(
 def gaussian_dropout(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
 ) -> tuple[np.ndarray, GaussianMask]: ...
+@overload
 def gaussian_dropout(
-    x, rate=DEFAULT_RATE, *, keep_prob=None, training=True, rng=None, out=None, return_mask=False
-):
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+) -> np.ndarray | tuple[np.ndarray, GaussianMask]: ...
+def gaussian_dropout(
+    x: npt.ArrayLike,
+    rate: Number = DEFAULT_RATE,
+    *,
+    keep_prob: Number | None = None,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Multiply elements by normal numbers of mean 1 and variance ``rate / (1 - rate)``, which is that of dropout.
 
     Parameters
@@ -193,7 +227,19 @@ def gaussian_noise(
 def gaussian_noise(
     x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[True], **options: Unpack[NoiseOptions]
 ) -> tuple[np.ndarray, GaussianMask]: ...
-def gaussian_noise(x, stddev, *, training=True, rng=None, out=None, return_mask=False):
+@overload
+def gaussian_noise(
+    x: npt.ArrayLike, stddev: Number, *, return_mask: bool, **options: Unpack[NoiseOptions]
+) -> np.ndarray | tuple[np.ndarray, GaussianMask]: ...
+def gaussian_noise(
+    x: npt.ArrayLike,
+    stddev: Number,
+    *,
+    training: bool = True,
+    rng: RNG = None,
+    out: np.ndarray | None = None,
+    return_mask: bool = False,
+) -> Any:
     """Add normal numbers of mean 0 to elements.
 
     Parameters

@@ -137,7 +137,8 @@ def keep_anywhere(index: npt.NDArray[np.int64], key: int, call: int, threshold: 
     keep = np.empty((len(blocks), BLOCK), np.bool_)
     for i in range(0, len(blocks), CHUNK):
         keep[i : i + CHUNK] = keep_blocks(blocks[i : i + CHUNK], key, call, threshold)
-    return keep[row.reshape(index.shape), index % BLOCK]
+    found: Bools = keep[row.reshape(index.shape), index % BLOCK]
+    return found
 
 
 def element_indices(first: int, n: int, offset: int, dims: Dims) -> npt.NDArray[np.int64]:
@@ -210,7 +211,8 @@ def normal_elements(first: int, n: int, draw: Draw, index_map: IndexMap) -> npt.
     normals = np.empty((len(units), UNIT), np.float32)
     for i in range(0, len(units), CHUNK):
         normals[i : i + CHUNK] = normal_units(units[i : i + CHUNK], draw.key, draw.call)
-    return normals[row, index % np.uint64(UNIT)]
+    found: npt.NDArray[np.float32] = normals[row, index % np.uint64(UNIT)]
+    return found
 
 
 def widened(x: np.ndarray) -> np.ndarray:
@@ -243,7 +245,7 @@ def scaled(x: np.ndarray, scale: float) -> np.ndarray:
         return narrowed(wide * wide.dtype.type(scale), x.dtype)
 
 
-def selected(y: np.ndarray, keep: Bools) -> np.ndarray:
+def selected(y: np.ndarray, keep: np.ndarray) -> np.ndarray:
     """y with +0 where it is not kept, whatever stood there: its bits are multiplied by 0, not its numbers."""
     y = np.ascontiguousarray(y).reshape(keep.shape)
     bits = y.view(f"u{y.itemsize}")
@@ -262,22 +264,25 @@ def operated(
     """The result of an operation, all in the arithmetic type of x. For some of them ``keep`` holds normal numbers."""
     number = x.dtype.type
     scale, shift, fill = number(numbers.scale), number(numbers.shift), number(numbers.fill)
+    y: np.ndarray
     match operation:
         case Operation.DROPOUT_ADD:
-            return other + selected(x * scale, keep)
+            y = other + selected(x * scale, keep)
         case Operation.BIAS_DROPOUT_ADD:
-            return other + selected((x + bias) * scale, keep)
+            y = other + selected((x + bias) * scale, keep)
         case Operation.RELU_DROPOUT:
-            return selected(np.where(x <= 0, number(0), x) * scale, keep)
+            y = selected(np.where(x <= 0, number(0), x) * scale, keep)
         case Operation.RELU_BACKWARD:
-            return selected(x * scale, keep & (other != 0))
+            y = selected(x * scale, keep & (other != 0))
         case Operation.ALPHA_DROPOUT:
-            return np.where(keep, x * scale + shift, fill)
+            y = np.where(keep, x * scale + shift, fill)
         case Operation.GAUSSIAN_DROPOUT:
-            return x * (number(1) + scale * keep.astype(number))
+            y = x * (number(1) + scale * keep.astype(number))
         case Operation.GAUSSIAN_NOISE:
-            return x + scale * keep.astype(number)
-    raise AssertionError(operation)
+            y = x + scale * keep.astype(number)
+        case _:
+            raise AssertionError(operation)
+    return y
 
 
 class Kernels:
@@ -320,7 +325,7 @@ class Kernels:
             other = part(operands.other.view(np.ndarray))
         if operands.bias is not None:
             bias = widened(operands.bias[np.arange(start, stop) % len(operands.bias)]).reshape(shape)
-        keep: np.ndarray
+        keep: np.ndarray  # or normal numbers
         if operation.reads_normals:
             keep = normal_elements(start, stop - start, draw, index_map).reshape(shape)
         else:
@@ -328,6 +333,7 @@ class Kernels:
         if operation is Operation.DROPOUT:
             result = selected(scaled(part(x), operands.scale), keep)
         elif operation is Operation.ZONEOUT:  # no arithmetic, which a NaN would feel
+            assert other is not None
             result = np.where(keep, part(x), other)
         else:
             with np.errstate(all="ignore"):

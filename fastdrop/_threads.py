@@ -7,6 +7,7 @@ calling thread included: one that wakes late takes fewer, and none is waited for
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from typing import SupportsIndex, TypeAlias
 from fastdrop import _arguments, _backend
 from fastdrop._kernels import Chunks
 
-# In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: an array of
-# fewer than _backend.LARGE gains little from two, or loses.
+# In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: below
+# _backend.LARGE two threads gain little, or lose.
 CHUNK = 1 << 15
 MIN_SHARE = 1 << 16  # for each thread
 
@@ -125,8 +126,8 @@ def share(work: Callable[[Chunks, bool], None], size: int) -> None:
 class _Pool:
     """Threads that wait for jobs. They end with the process, and none is there before the first job.
 
-    The standard library's executor costs an import, and waits at exit for threads: forever, if a signal came while one of
-    them was started.
+    The standard library's executor costs an import, and waits for its threads at exit: forever, if a signal came while
+    one of them was started.
     """
 
     def __init__(self) -> None:
@@ -150,10 +151,8 @@ class _Pool:
     def _serve(self) -> None:
         while True:
             job = self._jobs.get()
-            try:
+            with contextlib.suppress(BaseException):  # the chunks hold it, and whoever shares them raises it
                 job()
-            except BaseException:
-                pass  # the chunks hold it, and whoever shares them raises it
             del job  # and the arrays with it
             with self._lock:
                 self._idle += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import fastdrop
-from fastdrop import _backend, _core_in_python, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
+from fastdrop import _backend, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
 from fastdrop._kernels import Draw, IndexMap, Operands
 
 TESTS = Path(__file__).parent

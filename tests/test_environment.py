@@ -79,7 +79,9 @@ def refusal(**arguments):
 @pytest.fixture
 def without_core(tmp_path):
     """A copy of the package without its compiled module, as from a build without a compiler."""
-    shutil.copytree(PACKAGE, tmp_path / "fastdrop", ignore=lambda _, names: [n for n in names if n.startswith("_core.")])
+    shutil.copytree(
+        PACKAGE, tmp_path / "fastdrop", ignore=lambda _, names: [n for n in names if n.startswith("_core.")]
+    )
     return tmp_path
 
 

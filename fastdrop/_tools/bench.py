@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fastdrop import _backend, _threads
+from fastdrop import _threads
 from fastdrop._config import show_config
 from fastdrop._tools.arrays import random_array
 from fastdrop._tools.bounds import Bound, bounds_and_groups
 from fastdrop._tools.tables import bounds_table, rounds_text, size_table
 from fastdrop._tools.timing import NOISY, RECIPE, Bar, Group, array_group
 from fastdrop._tools.verify import Result, report, verify
-from fastdrop._version import __version__
 
 SCHEMA = 2  # of the JSON file; raised when a field changes its meaning
 

@@ -16,8 +16,8 @@ from types import ModuleType
 import numpy as np
 
 from fastdrop import _backend, _reference
-from fastdrop._masks import DropoutMask
 from fastdrop._kernels import Draw, IndexMap, Operands, Operation
+from fastdrop._masks import DropoutMask
 from fastdrop._streams import PhiloxStream
 from fastdrop._threads import num_threads
 from fastdrop._tools import known_answers
@@ -145,7 +145,9 @@ def _drawn(case: Case) -> np.ndarray:
         shape = case.mask_shapes()[1][1:]
         start *= math.prod(shape)
     if case.op.reads_normals:
-        return _reference.normal_elements(0, math.prod(shape), Draw(case.key, case.call), IndexMap(start)).reshape(shape)
+        return _reference.normal_elements(0, math.prod(shape), Draw(case.key, case.call), IndexMap(start)).reshape(
+            shape
+        )
     is_backward = case.what == "function" and case.op == Operation.RELU_BACKWARD  # which draws nothing
     limit = 0 if is_backward else threshold(case.rate)
     return _reference.keep_range(start, math.prod(shape), case.key, case.call, limit).reshape(shape)
