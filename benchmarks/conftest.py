@@ -26,8 +26,8 @@ from typing import Any
 
 import pytest
 
-import fastdrop
 from benchmarks import measuring
+from fastdrop import _backend
 from fastdrop._tools.progress import Progress
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,7 +45,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    if fastdrop._core is None:
+    if _backend.compiled is None:
         raise pytest.UsageError("the suite measures the compiled core, which this build does not have")
     # The case and its references are timed under the same conditions: see measuring.measure().
     config.option.benchmark_disable_gc = True

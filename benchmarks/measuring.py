@@ -30,7 +30,8 @@ import pytest
 import fastdrop
 from benchmarks.instructions import build_flags
 from benchmarks.results import BLOCK, FORMAT, OFF
-from fastdrop import _engine, _threads
+from fastdrop import _backend, _threads
+from fastdrop._config import caches as caches
 from fastdrop._tools.arrays import bfloat16_dtype
 from fastdrop._tools.arrays import placed as placed
 from fastdrop._tools.bench import cpu_model
@@ -232,7 +233,7 @@ def measure(
     pause : float
         Seconds to wait before each is timed, for those whose threads go on spinning when their work is done.
     """
-    with fastdrop._using(about["isa"]), fastdrop.num_threads(about["threads"]):
+    with _backend._using(about["isa"]), fastdrop.num_threads(about["threads"]):
         first = make()
         first.proof()
         benchmark.group = f"{about['function']}, {format_size(about['bytes'])}"
@@ -388,7 +389,7 @@ def about(
         "dtype": dtype,
         "rate": rate,
         "planes": planes(rate),
-        "isa": isa or fastdrop._kernels.name,
+        "isa": isa or _backend.running.name,
         "threads": threads,
         "out": out,
         "moved": 2 * nbytes if moved is None else moved,
@@ -441,16 +442,16 @@ def proven(
         are compared as a whole with other kernels, and with the reference at the beginning, from a place on that is no
         multiple of anything, and at the end.
     """
-    running = fastdrop._kernels.name
+    running = _backend.running.name
     got = call(out)
     if part is None or got.size <= WHOLE:
-        with fastdrop._using("reference"):
+        with _backend._using("reference"):
             same_bits(got, call(None), f"{running} beside the reference")
         return
-    other = "portable" if running != "portable" else fastdrop._kernel_names()[-1]
-    with fastdrop._using(other), fastdrop.num_threads(1):
+    other = "portable" if running != "portable" else _backend.names()[-1]
+    with _backend._using(other), fastdrop.num_threads(1):
         same_bits(got, call(None), f"{running} beside {other}")
-    with fastdrop._using("reference"):
+    with _backend._using("reference"):
         for first in (0, got.size // 2 + 12345, got.size - PART):
             at = slice(first, first + PART)
             same_bits(got[at], part(at), f"{running} beside the reference, elements from {first} on")
@@ -473,7 +474,7 @@ def environment() -> dict[str, Any]:
         "caches": caches(),
         "cpus": _threads._usable_cpus(),
         "isa": config["running"],
-        "isas": list(fastdrop._kernel_names()[1:]),
+        "isas": list(_backend.names()[1:]),
         "threads": config["threads"],
         "python": config["python"],
         "numpy": config["numpy"],
@@ -505,21 +506,13 @@ def _cpuinfo() -> dict[str, str]:
     return {}
 
 
-def caches() -> dict[str, int]:
-    """Bytes by level and kind, as Linux tells of the first CPU; else what fastdrop takes for the last one."""
-    found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
-        letter = {"Data": "d", "Instruction": "i"}.get(kind, "")
-        found[f"L{level}{letter}"] = int(size.removesuffix("K")) * KIB
-    return found or {"last level": _engine.LAST_LEVEL_CACHE}
-
-
 def compiler() -> str | None:
     """Which compiler made the core, as it signed the file; None for another kind of file, or no core."""
-    if fastdrop._core is None:
+    if _backend.compiled is None:
         return None
-    signed = re.search(rb"GCC: \([^)]*\) [\w.]+|[\w ]*clang version [\w.]+", Path(fastdrop._core.__file__).read_bytes())
+    signed = re.search(
+        rb"GCC: \([^)]*\) [\w.]+|[\w ]*clang version [\w.]+", Path(_backend.compiled.__file__).read_bytes()
+    )
     return signed[0].decode().strip() if signed else None
 
 

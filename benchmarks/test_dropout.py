@@ -16,7 +16,7 @@ import pytest
 
 import fastdrop
 from benchmarks.measuring import KEY, KIB, MIB, Turn, about, dtype_of, kept, numbers, placed, proven, stream
-from fastdrop import _threads
+from fastdrop import _backend, _threads
 from fastdrop._tools.units import format_size
 
 ONE = 4
@@ -24,7 +24,7 @@ SIZES = (ONE, 16 * KIB, MIB, 8 * MIB, 64 * MIB, 256 * MIB)
 RATES = (0.1, 0.5)
 ALL_RATES = (*RATES, 0.25, 1e-6)
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-ISAS = fastdrop._kernel_names()[1:]
+ISAS = _backend.names()[1:]
 CPUS = _threads._usable_cpus()
 
 # Times the copy, in the plain case but for the instruction set.

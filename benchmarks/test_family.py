@@ -8,6 +8,7 @@ import pytest
 
 import fastdrop
 from benchmarks.measuring import Turn, about, kept, numbers, placed, proven, same_bits, stream
+from fastdrop import _backend
 
 ROWS, FEATURES = 2048, 1024
 
@@ -89,7 +90,7 @@ def test_relu_dropout_backward(in_turn, rate):
 
         def proof() -> None:
             got = fastdrop.relu_dropout_backward(dy, y, mask, out=dx)
-            with fastdrop._using("reference"):
+            with _backend._using("reference"):
                 same_bits(got, np.where(x > 0, mask.apply(dy), np.float32(0)), "relu_dropout_backward")
 
         return Turn(

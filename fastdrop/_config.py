@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from pathlib import Path
@@ -51,21 +52,30 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     return None
 
 
+def caches() -> dict[str, int]:
+    """Bytes by level and kind (L1d, L1i, L2, L3), as far as the system tells of its first CPU."""
+    found = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        with contextlib.suppress(OSError, ValueError):
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+            letter = {"Data": "d", "Instruction": "i"}.get(kind, "")
+            found[f"L{int(level)}{letter}"] = _bytes(size)
+    if sys.platform == "darwin":
+        named = {"L1d": "hw.l1dcachesize", "L1i": "hw.l1icachesize", "L2": "hw.l2cachesize", "L3": "hw.l3cachesize"}
+        found = {level: size for level, name in named.items() if (size := _sysctl(name)) > 0}
+    return found
+
+
+def _bytes(text: str) -> int:
+    """A size as sysfs writes it."""
+    shift = {"K": 10, "M": 20, "G": 30}.get(text[-1:], 0)
+    return int(text[:-1] if shift else text) << shift
+
+
 def last_level_cache() -> int | None:
     """Its size in bytes, None where the system does not tell."""
-    levels: dict[int, int] = {}
-    for folder in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        try:
-            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
-            if kind != "Instruction":
-                levels[int(level)] = int(size.removesuffix("K")) << 10
-        except (OSError, ValueError):
-            continue
-    if sys.platform == "darwin":
-        for level in (2, 3):
-            if (found := _sysctl(f"hw.l{level}cachesize")) > 0:
-                levels[level] = found
-    return levels[max(levels)] if levels else None
+    found = {level: size for level, size in caches().items() if not level.endswith("i")}
+    return found[max(found)] if found else None
 
 
 def _sysctl(name: str) -> int:

@@ -122,7 +122,7 @@ def dropout(
     Raises
     ------
     TypeError, ValueError
-        For an argument that can not be; ``out`` and the stream are left as they were.
+        For an argument that is refused; ``out`` and the stream are left as they were.
 
     Notes
     -----

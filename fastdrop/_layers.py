@@ -165,7 +165,7 @@ class _RateLayer(_Layer[Mask]):
     @classmethod
     def _checked_amount(cls, rate: object, keep_prob: object = None) -> dict[str, float]:
         dropped, kept = cls._checked_rate(rate, keep_prob)
-        return {"rate": dropped} if keep_prob is None else {"keep_prob": kept}
+        return {"rate": dropped} if kept == 1.0 - dropped else {"keep_prob": kept}
 
     @staticmethod
     def _checked_rate(rate: object, keep_prob: object = None) -> Rate:

@@ -100,7 +100,7 @@ def keep_blocks(blocks: npt.NDArray[np.uint64], key: int, call: int, threshold: 
         return np.zeros((len(blocks), BLOCK), np.bool_)
     below = np.zeros((len(blocks), BLOCK // 8), np.uint8)
     undecided = np.full_like(below, 0xFF)
-    # With no set bit of the threshold left, what is undecided can not fall below it any more.
+    # With no set bit of the threshold left, what is undecided cannot be below it any more.
     planes = next(n for n in range(PLANES + 1) if n == PLANES or threshold << n & 0xFFFFFFFF == 0)
     for plane, bits in enumerate(plane_bits(blocks, key, call, planes)):
         if threshold >> (31 - plane) & 1:
