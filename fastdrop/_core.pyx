@@ -14,7 +14,6 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from numpy.random cimport bitgen_t
 
 import functools
 
@@ -25,6 +24,13 @@ cnp.import_array()
 
 cdef extern from "math.h" nogil:
     double rint(double)
+
+
+# Not from NumPy's own declarations, which would import numpy.random, and that takes longer than all of this package.
+cdef extern from "numpy/random/bitgen.h":
+    ctypedef struct bitgen_t:
+        void *state
+        uint64_t (*next_uint64)(void *) noexcept nogil
 
 
 cdef extern from "fastdrop.h" nogil:
