@@ -41,20 +41,11 @@ static inline int fd_replace(uint64_t *p, uint64_t expected, uint64_t value)
     return (uint64_t)before == expected;
 }
 #else
-static inline uint64_t fd_load(const uint64_t *p)
-{
-    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
-}
+static inline uint64_t fd_load(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 
-static inline void fd_store(uint64_t *p, uint64_t value)
-{
-    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);
-}
+static inline void fd_store(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
 
-static inline uint64_t fd_fetch_add(uint64_t *p, uint64_t n)
-{
-    return __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST);
-}
+static inline uint64_t fd_fetch_add(uint64_t *p, uint64_t n) { return __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST); }
 
 static inline int fd_replace(uint64_t *p, uint64_t expected, uint64_t value)
 {
@@ -115,14 +106,10 @@ static inline uint64_t fd_take_chunk(fd_chunks *chunks, int from_front)
     if (fd_fetch_add(&chunks->taken, 1) >= chunks->count) {
         return chunks->count;
     }
-    return from_front ? fd_fetch_add(&chunks->from_front, 1)
-                      : chunks->count - 1 - fd_fetch_add(&chunks->from_back, 1);
+    return from_front ? fd_fetch_add(&chunks->from_front, 1) : chunks->count - 1 - fd_fetch_add(&chunks->from_back, 1);
 }
 
-static inline void fd_finish_chunk(fd_chunks *chunks)
-{
-    fd_fetch_add(&chunks->finished, 1);
-}
+static inline void fd_finish_chunk(fd_chunks *chunks) { fd_fetch_add(&chunks->finished, 1); }
 
 /* Give out no more, and wait until those that were taken are finished. The others are on their last chunk: to be woken
  * when they are done takes as long as many of those, so this looks again and again, and sleeps only where a thread has

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -54,6 +53,8 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 
 def caches() -> dict[str, int]:
     """Bytes by level and kind (L1d, L1i, L2, L3), as far as the system tells of its first CPU."""
+    from pathlib import Path  # which takes longer to import than most of this package
+
     found = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with contextlib.suppress(OSError, ValueError):

@@ -159,8 +159,9 @@ cdef class Chunks:
         return first, self.end(first)
 
     def finish(self, error=None):
-        if error is not None and self.error is None:
-            self.error = error
+        with cython.critical_section(self):
+            if error is not None and self.error is None:
+                self.error = error
         fd_finish_chunk(&self.state)
 
     def close(self):
@@ -259,7 +260,7 @@ cdef class DropoutState(MaskState):
         self._bits = bits
         self.draw_threshold = threshold_of(rate)
 
-    cdef bint is_plain(self) noexcept:
+    cdef bint draws_in_order(self) noexcept:
         """Whether to apply it is to draw for elements in order, and to change them."""
         return self.strides is None and self._bits is None and (self.rate != 0.0 or self.scale != 1.0)
 
@@ -547,7 +548,7 @@ def plain_apply(general):
         cdef int dtype
         cdef int64_t n
         cdef cnp.ndarray y
-        if (running != NULL and is_plain(x, &dtype) and (out is None or is_plain_out(out, x)) and self.is_plain()
+        if (running != NULL and is_plain(x, &dtype) and (out is None or is_plain_out(out, x)) and self.draws_in_order()
                 and (<object>x).shape == self.shape):
             n = cnp.PyArray_SIZE(x)
             if n < most_elements:
@@ -776,11 +777,12 @@ cdef class Kernels:
         cdef fd_job job
         cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
         cdef int64_t first
-        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > cnp.PyArray_SIZE(out):
-            raise ValueError((cnp.PyArray_SIZE(out), chunks.stop))
-        if cnp.PyArray_SIZE(out) == 0:
+        cdef int64_t size = cnp.PyArray_SIZE(out)
+        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > size:
+            raise ValueError((size, chunks.stop))
+        if size == 0:
             return
-        fill_job(&job, self.kernels, draw, index_map, cnp.PyArray_SIZE(out))
+        fill_job(&job, self.kernels, draw, index_map, size)
         with nogil:
             while True:
                 first = chunks.next(from_front)
