@@ -40,6 +40,16 @@ class Rate(NamedTuple):
     rate: float
     keep_prob: float
 
+    @property
+    def threshold(self) -> int:
+        """D: an element is dropped iff its 32 random bits are below it. round() takes ties to even."""
+        return round(self.rate * 4294967296.0)
+
+    @property
+    def scale(self) -> float:
+        """What kept elements are multiplied by, where nothing else was asked for; at rate 1 there are none."""
+        return 1.0 / self.keep_prob if self.keep_prob > 0.0 else 0.0
+
 
 def rate_of(rate: object, keep_prob: object = None) -> Rate:
     """Both probabilities, from whichever was given."""

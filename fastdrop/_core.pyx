@@ -169,6 +169,67 @@ cdef class Chunks:
             fd_close_chunks(&self.state)
 
 
+@cython.final
+cdef class Operands:
+    """See :class:`fastdrop._kernels.Operands`."""
+
+    cdef readonly cnp.ndarray x
+    cdef readonly cnp.ndarray y
+    cdef readonly cnp.ndarray other
+    cdef readonly cnp.ndarray bias
+    cdef readonly double scale
+    cdef readonly double shift
+    cdef readonly double fill
+
+    def __init__(self, cnp.ndarray x not None, cnp.ndarray y not None, double scale=1.0, cnp.ndarray other=None,
+                 cnp.ndarray bias=None, double shift=0.0, double fill=0.0):
+        self.x = x
+        self.y = y
+        self.scale = scale
+        self.other = other
+        self.bias = bias
+        self.shift = shift
+        self.fill = fill
+
+
+@cython.final
+cdef class Draw:
+    """See :class:`fastdrop._kernels.Draw`."""
+
+    cdef fd_draw draw
+
+    def __init__(self, uint64_t key=0, uint64_t call=0, uint64_t threshold=0):
+        self.draw.key = key
+        self.draw.call = call
+        self.draw.threshold = threshold
+
+    @property
+    def key(self):
+        return self.draw.key
+
+    @property
+    def call(self):
+        return self.draw.call
+
+    @property
+    def threshold(self):
+        return self.draw.threshold
+
+
+@cython.final
+cdef class IndexMap:
+    """See :class:`fastdrop._kernels.IndexMap`."""
+
+    cdef readonly int64_t offset
+    cdef readonly tuple dims
+    cdef readonly object bits
+
+    def __init__(self, int64_t offset=0, tuple dims=None, bits=None):
+        self.offset = offset
+        self.dims = dims
+        self.bits = bits
+
+
 cdef class StreamState:
     """A key, and a counter of calls that threads share without a lock."""
 
@@ -227,6 +288,17 @@ cdef class MaskState:
         """Whether the elements follow each other in the stream, from the offset on."""
         return self.strides is None
 
+    cdef Draw draw(self, uint64_t threshold):
+        cdef Draw draw = Draw.__new__(Draw)
+        draw.draw.key = self.draw_key
+        draw.draw.call = self.draw_call
+        draw.draw.threshold = threshold
+        return draw
+
+    def _draw(self):
+        """What the mask was drawn by, as kernels take it."""
+        return self.draw(0)
+
     def _place(self, tuple shape, strides, int64_t offset, key, call):
         """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
         self.shape = shape
@@ -251,6 +323,9 @@ cdef class DropoutState(MaskState):
     def threshold(self):
         """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
         return self.draw_threshold
+
+    def _draw(self):
+        return self.draw(self.draw_threshold)
 
     def _decide(self, double rate, double keep_prob, double scale, bits):
         """Set these fields, of a mask that nobody else has yet."""
@@ -582,34 +657,33 @@ cdef int fill_dims(fd_index_map *map, tuple dims) except -1:
     return 0
 
 
-cdef int fill_job(fd_job *job, const fd_kernels *kernels, draw, index_map, int64_t size) except -1:
+cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap index_map, int64_t size) except -1:
     """Take over a draw and an index map for an array of so many elements."""
     cdef const uint8_t[::1] view
     cdef int d
-    cdef int64_t elements = 1, first, last
+    cdef int64_t elements = 1, first = index_map.offset, last = first
     job.kernels = kernels
-    job.draw.key, job.draw.call, job.draw.threshold = draw
-    job.map.offset, dims, bits = index_map
+    job.draw = draw.draw
+    job.map.offset = first
     job.map.bits = NULL
     job.map.bytes = 0
     job.map.ndim = 0
-    first = last = job.map.offset
-    if dims is None:
+    if index_map.dims is None:
         last += size - 1
     else:
-        if len(dims) > FD_MAX_DIMS:
-            raise ValueError(dims)
-        fill_dims(&job.map, dims)
+        if len(index_map.dims) > FD_MAX_DIMS:
+            raise ValueError(index_map.dims)
+        fill_dims(&job.map, index_map.dims)
         for d in range(job.map.ndim):
             elements *= job.map.shape[d]
             last += (job.map.shape[d] - 1) * job.map.stride[d]
         if elements != size:
-            raise ValueError((dims, size))
-    if bits is not None:
-        view = bits
+            raise ValueError((index_map.dims, size))
+    if index_map.bits is not None:
+        view = index_map.bits
         job.map.bytes = <size_t>view.shape[0]
         if first < 0 or last < first or last // 8 >= view.shape[0]:
-            raise ValueError((job.map.offset, dims, view.shape[0]))
+            raise ValueError((first, index_map.dims, view.shape[0]))
         job.map.bits = &view[0]
     return 0
 
@@ -711,11 +785,11 @@ cdef class Kernels:
         self.kernels.philox(c, k, rounds, result)
         return tuple(result)
 
-    def apply(self, int operation, operands, draw, index_map, Chunks chunks not None, bint from_front=True,
-              bint nontemporal=False):
+    def apply(self, int operation, Operands operands not None, Draw draw not None, IndexMap index_map not None,
+              Chunks chunks=None, bint from_front=True, bint nontemporal=False):
         cdef fd_job job
         cdef fd_operands c
-        cdef cnp.ndarray x, y, other, bias
+        cdef cnp.ndarray x = operands.x, y = operands.y, other = operands.other, bias = operands.bias
         cdef size_t item
         cdef char *px
         cdef char *py
@@ -723,8 +797,9 @@ cdef class Kernels:
         cdef bint is_direct
         cdef int64_t first, size
         cdef size_t n, nbytes
-        x, y, c.scale, other, bias, c.shift, c.fill = operands
         size = cnp.PyArray_SIZE(x)
+        if chunks is None:
+            chunks = Chunks.__new__(Chunks, 0, size, max(size, 1))
         if not 0 <= operation < FD_NUM_OPS or cnp.PyArray_SIZE(y) != size or chunks.stop > size:
             raise ValueError((operation, size, chunks.stop))
         job.op = <fd_op>operation
@@ -742,6 +817,9 @@ cdef class Kernels:
         py = cnp.PyArray_BYTES(y)
         is_direct = (is_apart(px, py, nbytes) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(y)
                      and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(y))
+        c.scale = operands.scale
+        c.shift = operands.shift
+        c.fill = operands.fill
         c.other = c.bias = NULL
         if other is not None:
             po = cnp.PyArray_BYTES(other)
@@ -773,11 +851,14 @@ cdef class Kernels:
                 fd_walk(&job, first, n, &c)
                 fd_finish_chunk(&chunks.state)
 
-    def keep(self, cnp.ndarray out not None, draw, index_map, Chunks chunks not None, bint from_front=True):
+    def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, Chunks chunks=None,
+             bint from_front=True):
         cdef fd_job job
         cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
         cdef int64_t first
         cdef int64_t size = cnp.PyArray_SIZE(out)
+        if chunks is None:
+            chunks = Chunks.__new__(Chunks, 0, size, max(size, 1))
         if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > size:
             raise ValueError((size, chunks.stop))
         if size == 0:
@@ -791,10 +872,10 @@ cdef class Kernels:
                 fd_walk_keep(&job, first, <size_t>(chunks.end(first) - first), y + first)
                 fd_finish_chunk(&chunks.state)
 
-    def keep_bits(self, size_t n, draw, uint64_t start=0):
-        cdef fd_draw d
-        cdef cnp.ndarray bits = np.empty((n + 7) // 8, np.uint8)
-        d.key, d.call, d.threshold = draw
+    def keep_bits(self, size_t n, Draw draw not None, uint64_t start=0):
+        cdef cnp.npy_intp length = <cnp.npy_intp>((n + 7) // 8)
+        cdef cnp.ndarray bits = cnp.PyArray_EMPTY(1, &length, cnp.NPY_UINT8, 0)
+        cdef fd_draw d = draw.draw
         if n > 0:
             with nogil:
                 self.kernels.keep_bits(&d, start, n, <uint8_t *>cnp.PyArray_DATA(bits))

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from fastdrop._kernels import Draw
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 CALLS = 1 << 56  # of a stream
@@ -132,6 +134,10 @@ class MaskState:
         """Whether the elements follow each other in the stream, from the offset on."""
         return self._given_strides is None
 
+    def _draw(self) -> Draw:
+        """What the mask was drawn by, as kernels take it."""
+        return Draw(self.key or 0, self.call or 0)
+
     def _place(
         self,
         shape: tuple[int, ...],
@@ -175,6 +181,9 @@ class DropoutState(MaskState):
     def threshold(self) -> int:
         """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
         return round(self.rate * 4294967296.0)
+
+    def _draw(self) -> Draw:
+        return Draw(self.key or 0, self.call or 0, self.threshold)
 
     def _decide(self, rate: float, keep_prob: float, scale: float, bits: bytes | None) -> None:
         """Set these fields, of a mask that nobody else has yet."""

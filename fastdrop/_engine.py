@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from fastdrop import _backend, _threads
-from fastdrop._kernels import Bools, Draw, IndexMap, Operands, Operation
+from fastdrop._kernels import Bools, Chunks, Draw, IndexMap, Operands, Operation
 
 # Bytes of a result from which it is stored past the caches, where two arrays of this size leave nothing of each other.
 NONTEMPORAL = 32 << 20
 
-IN_ORDER = IndexMap()
+IN_ORDER = _backend.IndexMap()
 
 
 def result_for(x: np.ndarray) -> np.ndarray:
@@ -32,21 +32,27 @@ def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 
 def apply(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap = IN_ORDER) -> None:
     """``Kernels.apply`` for the whole of an array."""
+    size = operands.x.size
+    if size < _backend.LARGE:
+        _backend.running.apply(operation, operands, draw, index_map)
+    else:
+        _apply_large(operation, operands, draw, index_map, size)
+
+
+def _apply_large(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, size: int) -> None:
     kernels = _backend.running
-    x, y, other = operands.x, operands.y, operands.other
-    size = x.size
-    inputs = (x,) if other is None else (x, other)
+    y = operands.y
+    inputs = (operands.x,) if operands.other is None else (operands.x, operands.other)
     # In place the line is in the cache already, and it would be sent out for nothing.
     nontemporal = y.nbytes > NONTEMPORAL and not any(array is y for array in inputs)
+
+    def work(chunks: Chunks | None, from_front: bool) -> None:
+        kernels.apply(operation, operands, draw, index_map, chunks, from_front, nontemporal)
+
     if _threads.pay(size) and all(_is_elementwise(array, y) for array in inputs):
-        _threads.share(
-            lambda chunks, from_front: kernels.apply(
-                operation, operands, draw, index_map, chunks, from_front, nontemporal
-            ),
-            size,
-        )
+        _threads.share(work, size)
     else:
-        kernels.apply(operation, operands, draw, index_map, _threads.whole(size), True, nontemporal)
+        work(None, True)
 
 
 def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
@@ -56,7 +62,7 @@ def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
     if _threads.pay(out.size):
         _threads.share(lambda chunks, from_front: kernels.keep(out, draw, index_map, chunks, from_front), out.size)
     else:
-        kernels.keep(out, draw, index_map, _threads.whole(out.size))
+        kernels.keep(out, draw, index_map)
     return out
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from fastdrop import _arguments, _engine, _prologue
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._backend import Draw, Operands
 from fastdrop._functions import Options
-from fastdrop._kernels import Draw, Operands, Operation
+from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
 

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments, _backend, _engine
-from fastdrop._kernels import Dims, IndexMap, Operands, Operation
+from fastdrop._arguments import Rate
+from fastdrop._backend import Draw, IndexMap, Operands
+from fastdrop._kernels import Dims, Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
 from fastdrop._training import Probability, Stochastic
@@ -71,7 +73,9 @@ class GateMasks:
         bits = None
         if self.rate > 0.0:
             size = self.batch * self.depth * (self.gates if self.per_gate else 1)
-            bits = _backend.running.keep_bits(size, self.mask._draw())
+            bits = _backend.running.keep_bits(
+                size, Draw(self.key, self.call, Rate(self.rate, 1.0 - self.rate).threshold)
+            )
         object.__setattr__(self, "_bits", bits)
 
     @property
@@ -174,10 +178,9 @@ class GateMasks:
             return x
         if out is None:
             out = _engine.result_for(x)
-        mask = self.mask
-        offset = gate * self.batch * self.depth
-        index_map = IndexMap(offset, dims, self._bits)
-        _engine.apply(Operation.DROPOUT, Operands(x, out, mask.scale), mask._draw(), index_map)
+        index_map = IndexMap(gate * self.batch * self.depth, dims, self._bits)
+        scale = Rate(self.rate, 1.0 - self.rate).scale
+        _engine.apply(Operation.DROPOUT, Operands(x, out, scale), Draw(), index_map)
         return out
 
     def __reduce__(self) -> tuple[type[GateMasks], tuple[object, ...]]:

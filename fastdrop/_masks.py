@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastdrop import _arguments, _backend, _engine, _geometry, _indexing
 from fastdrop._arguments import Number, Rate
-from fastdrop._kernels import Draw, IndexMap, Operands, Operation
+from fastdrop._kernels import IndexMap, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +39,6 @@ class _Mask(_backend.MaskState):
     def _packed_numbers(self) -> Any:
         """The same in a pickle."""
         return self._numbers()
-
-    def _draw(self) -> Draw:
-        raise NotImplementedError
 
     def _index_map(self) -> IndexMap:
         raise NotImplementedError
@@ -77,7 +74,7 @@ class _Mask(_backend.MaskState):
         if self._changes_nothing() and other is None and operation is not Operation.RELU_DROPOUT:
             return _engine.copied(x, out)
         y = _engine.result_for(x) if out is None else out
-        operands = Operands(x, y, self._factor(), other, bias, *self._shift_and_fill())
+        operands = _backend.Operands(x, y, self._factor(), other, bias, *self._shift_and_fill())
         _engine.apply(operation, operands, self._draw(), self._index_map())
         return y
 
@@ -245,7 +242,7 @@ class DropoutMask(_Mask, _backend.DropoutState):
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
         """What follows from the rate."""
-        return 1.0 / rate.keep_prob if rate.keep_prob > 0.0 else 0.0
+        return rate.scale
 
     # What follows from the parameters
 
@@ -253,19 +250,16 @@ class DropoutMask(_Mask, _backend.DropoutState):
     def noise_shape(self) -> tuple[int, ...] | None:
         return _geometry.noise_shape_of(self.shape, self._strides)
 
-    def _draw(self) -> Draw:
-        return Draw(self.key or 0, self.call or 0, self.threshold)
-
     def _index_map(self) -> IndexMap:
         if self._bits is None and self._is_in_order:
-            return IndexMap(self._offset)
+            return _backend.IndexMap(self._offset) if self._offset else _engine.IN_ORDER
         dims = _geometry.dims_of(self.shape, self._strides)
         if self._bits is not None:
-            return IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
+            return _backend.IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
         span = 0 if dims is None else _geometry.shared_span(dims)
         if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
-            return IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
-        return IndexMap(self._offset, dims)
+            return _backend.IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
+        return _backend.IndexMap(self._offset, dims)
 
     def _factor(self) -> float:
         return self.scale
@@ -481,11 +475,10 @@ class GaussianMask(_Mask):
     def additive(self) -> bool:
         return self._noise[1]
 
-    def _draw(self) -> Draw:
-        return Draw(self.key or 0, self.call or 0)
-
     def _index_map(self) -> IndexMap:
-        return IndexMap(self._offset, None if self._is_in_order else _geometry.dims_of(self.shape, self._strides))
+        return _backend.IndexMap(
+            self._offset, None if self._is_in_order else _geometry.dims_of(self.shape, self._strides)
+        )
 
     def _factor(self) -> float:
         return self.stddev

@@ -99,11 +99,6 @@ def pay(size: int) -> bool:
     return size >= _backend.LARGE and get_num_threads() > 1
 
 
-def whole(size: int) -> Chunks:
-    """An array of so many elements, for one thread alone."""
-    return _backend.Chunks(0, size, max(size, 1))
-
-
 def share(work: Callable[[Chunks, bool], None], size: int) -> None:
     """Call ``work(chunks, from_front)`` from as many threads as may work on so many elements.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import fastdrop
 from fastdrop import _backend, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
-from fastdrop._kernels import Draw, IndexMap, Operands
+from fastdrop._backend import Draw, IndexMap, Operands
 
 TESTS = Path(__file__).parent
 PACKAGE = Path(fastdrop.__file__).parent
@@ -209,7 +209,7 @@ def leave_to_the_caller(monkeypatch):
 def share(work, size):
     """Call work(start, stop) for the chunks of an array, from as many threads as pay."""
     if _threads.pay(size):
-        _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, work), size)
+        _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, size, work), size)
     else:
         work(0, size)
 

@@ -16,7 +16,8 @@ from types import ModuleType
 import numpy as np
 
 from fastdrop import _backend, _reference
-from fastdrop._kernels import Draw, IndexMap, Operands, Operation
+from fastdrop._backend import Draw, IndexMap, Operands
+from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import PhiloxStream
 from fastdrop._threads import num_threads
