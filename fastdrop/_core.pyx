@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# cython: freethreading_compatible=True
+# cython: freethreading_compatible=True, auto_pickle=False
 """The C core on NumPy arrays: pointers, iterators, the release of the GIL, and the plain call, which never leaves C.
 
 There is no policy here and no message: what is not plain goes to Python, whose checks stand in one place.
@@ -31,6 +31,11 @@ cdef extern from "numpy/random/bitgen.h":
     ctypedef struct bitgen_t:
         void *state
         uint64_t (*next_uint64)(void *) noexcept nogil
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        object (*tp_new)(type, tuple, void *)
 
 
 cdef extern from "fastdrop.h" nogil:
@@ -299,7 +304,7 @@ cdef class MaskState:
         """What the mask was drawn by, as kernels take it."""
         return self.draw(0)
 
-    def _place(self, tuple shape, strides, int64_t offset, key, call):
+    cpdef _place(self, tuple shape, strides, int64_t offset, key, call):
         """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
         self.shape = shape
         self.strides = None if strides is None or strides == own_strides(shape) else strides
@@ -327,7 +332,16 @@ cdef class DropoutState(MaskState):
     def _draw(self):
         return self.draw(self.draw_threshold)
 
-    def _decide(self, double rate, double keep_prob, double scale, bits):
+    @classmethod
+    def _made(cls, tuple shape, strides, int64_t offset, key, call, double rate, double keep_prob, double scale,
+              bytes bits=None):
+        """A mask of values that need no check."""
+        cdef DropoutState mask = (<PyTypeObject *>cls).tp_new(cls, (), NULL)
+        mask._place(shape, strides, offset, key, call)
+        mask._decide(rate, keep_prob, scale, bits)
+        return mask
+
+    cpdef _decide(self, double rate, double keep_prob, double scale, bytes bits):
         """Set these fields, of a mask that nobody else has yet."""
         self.rate = rate
         self.keep_prob = keep_prob
@@ -532,11 +546,6 @@ cdef class PlainDropout:
             fill_dims(map, dims)
             map.bytes = span
         return strides
-
-
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
-        object (*tp_new)(type, tuple, void *)
 
 
 cdef uint64_t key_of_generator(generator) except? 0:
@@ -759,6 +768,22 @@ cdef void walk_run(const fd_job *job, fd_operands *operands, char **pointers, bi
     fd_walk(job, first, <size_t>n, operands)
 
 
+cdef void walk_chunks(const fd_job *job, const fd_operands *whole, size_t item, Chunks chunks,
+                      bint from_front) noexcept nogil:
+    """Chunks of arrays that kernels take as they are, of items of so many bytes."""
+    cdef fd_operands part = whole[0]
+    cdef int64_t first = chunks.next(from_front)
+    while first < chunks.stop:
+        part.x = <const char *>whole.x + <size_t>first * item
+        part.y = <char *>whole.y + <size_t>first * item
+        if whole.other != NULL:
+            part.other = <const char *>whole.other + <size_t>first * item
+        part.bias_at = <size_t>first
+        fd_walk(job, first, <size_t>(chunks.end(first) - first), &part)
+        fd_finish_chunk(&chunks.state)
+        first = chunks.next(from_front)
+
+
 @cython.final
 cdef class Kernels:
     """One instruction set of the C core. See :class:`fastdrop._kernels.Kernels`."""
@@ -796,7 +821,7 @@ cdef class Kernels:
         cdef char *po = NULL
         cdef bint is_direct
         cdef int64_t first, size
-        cdef size_t n, nbytes
+        cdef size_t nbytes
         size = cnp.PyArray_SIZE(x)
         if chunks is None:
             chunks = Chunks.__new__(Chunks, 0, size, max(size, 1))
@@ -837,19 +862,14 @@ cdef class Kernels:
                     raise
                 chunks.finish()
             return
-        with nogil:
-            while True:
-                first = chunks.next(from_front)
-                if first == chunks.stop:
-                    break
-                n = <size_t>(chunks.end(first) - first)
-                c.x = px + <size_t>first * item
-                c.y = py + <size_t>first * item
-                if po != NULL:
-                    c.other = po + <size_t>first * item
-                c.bias_at = <size_t>first
-                fd_walk(&job, first, n, &c)
-                fd_finish_chunk(&chunks.state)
+        c.x = px
+        c.y = py
+        c.other = po
+        if size < FEW:
+            walk_chunks(&job, &c, item, chunks, from_front)
+        else:
+            with nogil:
+                walk_chunks(&job, &c, item, chunks, from_front)
 
     def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, Chunks chunks=None,
              bint from_front=True):

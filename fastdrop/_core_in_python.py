@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from fastdrop._kernels import Draw
 
@@ -184,6 +184,25 @@ class DropoutState(MaskState):
 
     def _draw(self) -> Draw:
         return Draw(self.key or 0, self.call or 0, self.threshold)
+
+    @classmethod
+    def _made(
+        cls,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        offset: int,
+        key: int | None,
+        call: int | None,
+        rate: float,
+        keep_prob: float,
+        scale: float,
+        bits: bytes | None = None,
+    ) -> Self:
+        """A mask of values that need no check."""
+        mask = cls.__new__(cls)
+        mask._place(shape, strides, offset, key, call)
+        mask._decide(rate, keep_prob, scale, bits)
+        return mask
 
     def _decide(self, rate: float, keep_prob: float, scale: float, bits: bytes | None) -> None:
         """Set these fields, of a mask that nobody else has yet."""

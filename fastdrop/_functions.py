@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
@@ -187,7 +188,8 @@ def _lengths(noise_shape: Any, shared_axes: Any) -> Callable[[tuple[int, ...]], 
     return lengths
 
 
-def _without_axes(shape: tuple[int, ...], shared: Iterable[int]) -> Lengths:
+@functools.lru_cache  # networks draw masks of the same few shapes again and again
+def _without_axes(shape: tuple[int, ...], shared: Collection[int]) -> Lengths:
     """The lengths of a mask that shares one decision along these axes."""
     return _arguments.noise_lengths(tuple(1 if axis in shared else n for axis, n in enumerate(shape)), shape)
 

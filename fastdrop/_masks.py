@@ -128,7 +128,7 @@ class _Mask(_backend.MaskState):
         return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
 
 
-class DropoutMask(_Mask, _backend.DropoutState):
+class DropoutMask(_backend.DropoutState, _Mask):
     """The mask of one draw, without its memory: a recipe of a few numbers, carried out when needed.
 
     Applied again it gives the same zeros at the same places, so it is what a backward pass needs, and a part of it
@@ -215,21 +215,6 @@ class DropoutMask(_Mask, _backend.DropoutState):
             raise ValueError("rate must be below 1 where keep keeps any element, because the scale is 1 / (1 - rate)")
         bits = np.packbits(array, axis=None, bitorder="little").tobytes()
         return cls._made(array.shape, None, 0, None, None, *checked, cls._usual_scale(checked), bits)
-
-    @classmethod
-    def _made(
-        cls,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...] | None,
-        offset: int,
-        key: int | None,
-        call: int | None,
-        *numbers: Any,
-    ) -> Self:
-        mask = cls.__new__(cls)
-        mask._place(shape, strides, offset, key, call)
-        mask._decide(*numbers)
-        return mask
 
     def _numbers(self) -> tuple[float, float, float, bytes | None]:
         return self.rate, self.keep_prob, self.scale, self._bits

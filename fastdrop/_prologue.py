@@ -44,14 +44,16 @@ class Call(NamedTuple):
 
     def mask(self, kind: type[D], rate: Rate, key: int, call: int, scale: float | None = None) -> D:
         """The mask of a draw at a rate, with the scale that follows from it unless another is given."""
-        strides = None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
-        number = kind._usual_scale(rate) if scale is None else scale
-        return kind._made(self.x.shape, strides, 0, key, call, *rate, number, None)
+        shape = self.x.shape
+        strides = None if self.noise_shape is None else _geometry.strides_of(shape, self.noise_shape)
+        if scale is None:
+            scale = kind._usual_scale(rate)
+        return kind._made(shape, strides, 0, key, call, *rate, scale)
 
     def idle_mask(self, kind: type[D], scale: float = 1.0) -> D:
         """The mask of a call outside training, which drops nothing."""
         rate = KEEP_ALL if scale != 0.0 else DROP_ALL  # 0 times infinity is no zero
-        return kind._made(self.x.shape, None, 0, 0, 0, *rate, scale, None)
+        return kind._made(self.x.shape, None, 0, 0, 0, *rate, scale)
 
 
 def checked(
@@ -76,12 +78,13 @@ def checked(
         raises ValueError for an array that the function does not take.
     """
     training, rng, out, return_mask = options
-    (name, given), *others = arrays.items()
-    x = _arguments.float_array(given, name)
+    names = iter(arrays)
+    name = next(names)
+    x = _arguments.float_array(arrays[name], name)
     repeated_bias = None if bias is None else _arguments.repeated_bias(*bias, x)
     other = None
-    for other_name, other_given in others:
-        other = _arguments.same_kind(other_given, x, other_name, name)
+    for other_name in names:
+        other = _arguments.same_kind(arrays[other_name], x, other_name, name)
     noise_shape = None if noise_shape_of is None else noise_shape_of(x.shape)
     return Call(
         x,
@@ -89,8 +92,8 @@ def checked(
         repeated_bias,
         noise_shape,
         None if out is None else _arguments.output(out, x, name),
-        _arguments.flag(training, "training"),
-        _arguments.flag(return_mask, "return_mask"),
+        training if type(training) is bool else _arguments.flag(training, "training"),
+        return_mask if type(return_mask) is bool else _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )
 
