@@ -148,8 +148,8 @@ class DropoutMask(_Mask, _backend.DropoutState):
     call : int
         The number of the draw, below 2**56.
     noise_shape : sequence of int or None, optional
-        The shape in which the mask is drawn: one length a dimension, 1 (one decision along this dimension) or the
-        array's own, which None stands for.
+        The shape in which the mask is drawn and then broadcast. Each length is 1 (one decision along this dimension) or
+        the array's own, which None stands for; lengths that are missing on the left are 1.
     scale : float, optional
         What kept elements are multiplied by. ``1 / (1 - rate)`` by default, which keeps the expected value; 1 for the
         form of dropout that scales at inference instead.
