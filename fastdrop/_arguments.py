@@ -106,6 +106,18 @@ def float_array(x: object, name: str = "x") -> np.ndarray:
     return x
 
 
+def float_dtype(value: Any) -> np.dtype[Any]:
+    """A dtype that has kernels, in native byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be {FLOATS}, got {value!r}") from None
+    if dtype.type not in _FLOATS and dtype.name != "bfloat16":
+        raise TypeError(f"dtype must be {FLOATS}, got {dtype}")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
+
+
 def _advice(dtype: np.dtype) -> str:
     if dtype.kind in "biu":
         wide = "float64" if dtype.itemsize > 2 else "float32"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from fastdrop import _arguments, _geometry
+from fastdrop._arguments import Rate
 from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
@@ -274,8 +275,8 @@ class DropoutWrapper(Stochastic):
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
             strides = _geometry.strides_of(shape, noise_shape)
-            probabilities = (rate, keep_prob, 1.0 / keep_prob if keep_prob > 0.0 else 0.0)
-            numbers = probabilities if rates[i] > 0.0 else (0.0, 1.0, 1.0)
+            probabilities = Rate(rate, keep_prob)
+            numbers = (*probabilities, DropoutMask._usual_scale(probabilities)) if rates[i] > 0.0 else (0.0, 1.0, 1.0)
             masks.append(DropoutMask._made(shape, strides, 0, self.rng.key, call, *numbers, None))
             if rates[i] > 0.0:
                 arrays[i] = masks[i].apply(arrays[i])
