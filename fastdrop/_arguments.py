@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
-Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
+Number: TypeAlias = float | np.floating[Any] | np.integer[Any] | np.ndarray[tuple[()], np.dtype[Any]]
 
 KEY_BITS = 64
 CALL_BITS = 56
@@ -47,8 +48,11 @@ class Rate(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What kept elements are multiplied by, where nothing else was asked for; at rate 1 there are none."""
-        return 1.0 / self.keep_prob if self.keep_prob > 0.0 else 0.0
+        """What kept elements are multiplied by, where nothing else was asked for.
+
+        At rate 1 there are none, however small the keep_prob that was given.
+        """
+        return 1.0 / self.keep_prob if self.rate < 1.0 else 0.0
 
 
 def rate_of(rate: object, keep_prob: object = None) -> Rate:
@@ -67,12 +71,7 @@ def rate_of(rate: object, keep_prob: object = None) -> Rate:
 
 def probability(value: Any, name: str) -> float:
     """A float in [0, 1]."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number from 0 to 1, got {_described(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = _real(value, name, "a real number from 0 to 1")
     if not 0.0 <= number <= 1.0:
         raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
     return number
@@ -80,15 +79,22 @@ def probability(value: Any, name: str) -> float:
 
 def finite(value: Any, name: str) -> float:
     """A float that is neither infinite nor NaN."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a real number, got {_described(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = _real(value, name, "a real number")
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return number
+
+
+def _real(value: Any, name: str, allowed: str) -> float:
+    """A float: of a real number, of a NumPy scalar, or of an array of no dimension, as other libraries hold rates."""
+    number = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+    is_real = isinstance(number, numbers.Real) or (isinstance(number, np.generic) and number.dtype.name == "bfloat16")
+    if not is_real or isinstance(number, (bool, np.bool_)):
+        raise TypeError(f"{name} must be {allowed}, got {_described(value)}")
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def standard_deviation(value: Any) -> float:
@@ -111,6 +117,18 @@ def float_array(x: object, name: str = "x") -> np.ndarray:
         came = f"dtype {x.dtype}{_advice(x.dtype)}" if x.dtype != object or x.ndim > 0 else _described(given)
         raise TypeError(f"{name} must be an array of {FLOATS}, got {came}")
     return x
+
+
+def float_dtype(value: Any) -> np.dtype[Any]:
+    """A dtype that has kernels, in native byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be {FLOATS}, got {value!r}") from None
+    if dtype.type not in _FLOATS and dtype.name != "bfloat16":
+        raise TypeError(f"dtype must be {FLOATS}, got {dtype}")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
 
 
 def _advice(dtype: np.dtype) -> str:
@@ -161,16 +179,15 @@ def mask_shape(shape: Any) -> tuple[int, ...]:
 
 def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape in which a mask for ``shape`` is drawn, None where that is ``shape`` itself."""
-    if noise_shape is None:
+    lengths = _ints_and_none(noise_shape)
+    if lengths is None:
         return None
-    try:
-        lengths = tuple(None if n is None else operator.index(n) for n in noise_shape)
-    except TypeError:
-        raise TypeError(f"noise_shape must be None or a sequence of ints and None, got {noise_shape!r}") from None
-    if len(lengths) != len(shape):
+    if len(lengths) > len(shape):
         raise ValueError(
-            f"noise_shape must have one length for each of the {len(shape)} dimensions of {shape}, got {noise_shape!r}"
+            f"noise_shape must have at most one length for each of the {len(shape)} dimensions of {shape}, "
+            f"got {noise_shape!r}"
         )
+    lengths = (1,) * (len(shape) - len(lengths)) + lengths  # NumPy's rule: what is missing on the left is 1
     if any(n not in (None, 1, own) for n, own in zip(lengths, shape, strict=True)):
         raise ValueError(
             f"noise_shape must hold 1 or None or the array's own length in each dimension of {shape}, "
@@ -241,15 +258,19 @@ def of_type(value: object, name: str, kind: type) -> None:
 
 def noise_pattern(noise_shape: Any) -> tuple[int | None, ...] | None:
     """A noise_shape for arrays that are not there yet, as far as it can be checked."""
-    if noise_shape is None:
-        return None
-    given = tuple(noise_shape) if np.iterable(noise_shape) else (noise_shape,)
-    if not np.iterable(noise_shape) or not all(n is None or is_index(n) for n in given):
-        raise TypeError(f"noise_shape must be None or a sequence of ints and None, got {noise_shape!r}")
-    lengths = tuple(None if n is None else operator.index(n) for n in given)
-    if any(n is not None and n < 0 for n in lengths):
+    lengths = _ints_and_none(noise_shape)
+    if lengths is not None and any(n is not None and n < 0 for n in lengths):
         raise ValueError(f"noise_shape must hold lengths of at least 0, got {noise_shape!r}")
     return lengths
+
+
+def _ints_and_none(noise_shape: Any) -> tuple[int | None, ...] | None:
+    if noise_shape is None:
+        return None
+    given = tuple(noise_shape) if np.iterable(noise_shape) else None
+    if given is None or not all(n is None or is_index(n) for n in given):
+        raise TypeError(f"noise_shape must be None or a sequence of ints and None, got {noise_shape!r}")
+    return tuple(None if n is None else operator.index(n) for n in given)
 
 
 def axes_pattern(value: Any, name: str) -> int | tuple[int, ...] | None:
@@ -288,16 +309,30 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
     """A SeedSequence from an int, a sequence of ints, another SeedSequence, or None for fresh entropy."""
     if isinstance(seed, np.random.SeedSequence):
         return seed
-    if seed is None or is_index(seed) or isinstance(seed, (list, tuple)):
-        parts = seed if isinstance(seed, (list, tuple)) else () if seed is None else (seed,)
-        if not all(is_index(part) for part in parts):
-            raise TypeError(f"{name} must hold ints of at least 0 only, got {seed!r}")
-        if any(operator.index(part) < 0 for part in parts):
-            raise ValueError(f"{name} must be at least 0, got {seed!r}")
-        return np.random.SeedSequence(seed)
-    raise TypeError(
-        f"{name} must be an int of at least 0, a sequence of such, a numpy.random.SeedSequence or None, "
-        f"got {_described(seed)}"
+    if seed is None:
+        return np.random.SeedSequence()
+    if not is_seed(seed):
+        raise TypeError(
+            f"{name} must be an int of at least 0, a sequence of such, a numpy.random.SeedSequence or None, "
+            f"got {_described(seed)}"
+        )
+    parts = [seed] if is_index(seed) else list(seed)
+    if not all(is_index(part) for part in parts):
+        raise TypeError(f"{name} must hold ints of at least 0 only, got {seed!r}")
+    # The seed keeps numbers of its own: it makes others from them later, and a list may have changed by then.
+    numbers = [operator.index(part) for part in parts]
+    if any(number < 0 for number in numbers):
+        raise ValueError(f"{name} must be at least 0, got {seed!r}")
+    return np.random.SeedSequence(numbers[0] if is_index(seed) else numbers)
+
+
+def is_seed(value: Any) -> bool:
+    """Whether it stands for a seed, as far as its type says."""
+    return (
+        is_index(value)
+        or isinstance(value, np.random.SeedSequence)
+        or (isinstance(value, Sequence) and not isinstance(value, (str, bytes)))
+        or (isinstance(value, np.ndarray) and value.ndim > 0)
     )
 
 

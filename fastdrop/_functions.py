@@ -95,17 +95,18 @@ def dropout(
     training : bool
         False gives x itself and draws nothing.
     noise_shape : sequence of int or None, optional
-        The shape in which the mask is drawn and then broadcast, as in TensorFlow: one length a dimension, 1 (one
-        decision along this dimension) or the array's own, which None stands for.
+        The shape in which the mask is drawn and then broadcast, as in TensorFlow: any that broadcasts to x's. Each
+        length is 1 (one decision along this dimension) or the array's own, which None stands for; lengths that are
+        missing on the left are 1.
     shared_axes : int or sequence of int, optional
         The same, said by the axes along which one decision is shared.
     mode : {"upscale_in_train", "downscale_in_infer"}
         Where the scaling is done. The second is the original form: kept elements stay as they are in training, and
         otherwise all are multiplied by ``1 - rate``.
-    rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
         Where the mask comes from. None is a stream of the module's own, keyed from the operating system's entropy.
-        An int or a SeedSequence names one mask: the same at every call. A Generator gives one key a call. A
-        PhiloxStream takes its next call number.
+        An int, a sequence of int or a SeedSequence names one mask: the same at every call. A Generator gives one key
+        a call. A PhiloxStream takes its next call number.
     out : ndarray, optional
         Where the result goes: of x's shape, and of a dtype that holds x's values without loss. It may be x itself,
         or overlap it in any way.

@@ -227,11 +227,11 @@ class RecurrentDropout(Stochastic):
         4 for an LSTM, 3 for a GRU.
     per_gate : bool
         A mask of its own for each gate, or, with False, one for all of them.
-    rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-        Where the object's stream comes from. None takes fresh entropy from the operating system. An int or a
-        SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive draws give
-        successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
-        with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+        Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
+        of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
+        draws give successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared.
+        Two objects with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
     always : bool
         Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).
 

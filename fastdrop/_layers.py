@@ -37,8 +37,8 @@ keep_prob : float, optional
     ``1 - rate``, instead of it.""",
     "noise_shape": """
 noise_shape : sequence of int or None, optional
-    The shape in which the mask is drawn and then broadcast: one length a dimension, 1 (one decision along this
-    dimension) or the array's own, which None stands for.""",
+    The shape in which the mask is drawn and then broadcast. Each length is 1 (one decision along this dimension) or the
+    array's own, which None stands for; lengths that are missing on the left are 1.""",
     "shared_axes": """
 shared_axes : int or sequence of int, optional
     The axes along which one decision holds, instead of ``noise_shape``.""",
@@ -49,11 +49,11 @@ mode : {"upscale_in_train", "downscale_in_infer"}
 data_format : {"channels_first", "channels_last"}
     Which axis holds the channels.""",
     "rng": """
-rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-    Where the layer's stream comes from. None takes fresh entropy from the operating system. An int or a SeedSequence
-    is the seed of the stream: unlike for the function, where it names one mask, successive calls give successive masks.
-    A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two layers with the same seed
-    draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.""",
+rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    Where the layer's stream comes from. None takes fresh entropy from the operating system. An int, a sequence of int
+    or a SeedSequence is the seed of the stream: unlike for the function, where it names one mask, successive calls give
+    successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two layers with
+    the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.""",
     "always": """
 always : bool
     Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).""",

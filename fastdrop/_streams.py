@@ -14,10 +14,12 @@ from fastdrop import _arguments, _backend
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RNG: TypeAlias = Union[
-    SupportsIndex, "np.random.SeedSequence", "np.random.Generator", "np.random.BitGenerator", "PhiloxStream", None
+    import numpy.typing as npt
+
+Seed: TypeAlias = Union[
+    SupportsIndex, "Sequence[SupportsIndex]", "npt.NDArray[np.integer[Any]]", "np.random.SeedSequence", None
 ]
-Seed: TypeAlias = Union[SupportsIndex, "Sequence[SupportsIndex]", "np.random.SeedSequence", None]
+RNG: TypeAlias = Union[Seed, "np.random.Generator", "np.random.BitGenerator", "PhiloxStream"]
 
 # For what is no single step: spawning, and to set a stream. One for all streams, because a stream can be carried over a
 # fork; and a handler of a signal may come in between.
@@ -163,15 +165,17 @@ def source(rng: object) -> Source:
         return default
     if isinstance(rng, PhiloxStream):
         return rng
-    if _arguments.is_index(rng) or isinstance(rng, np.random.SeedSequence):
+    if _arguments.is_seed(rng):
         return _SeedSource(_arguments.seed_sequence(rng, "rng"))
     if isinstance(rng, np.random.Generator):
         return _GeneratorSource(rng)
     if isinstance(rng, np.random.BitGenerator):
         return _GeneratorSource(np.random.Generator(rng))
+    legacy = isinstance(rng, np.random.RandomState) or rng is np.random
+    advice = ": np.random.default_rng(seed) makes a Generator" if legacy else ""
     raise TypeError(
-        "rng must be None, an int of at least 0, a numpy.random.SeedSequence, Generator or BitGenerator, or a "
-        f"fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}"
+        "rng must be None, an int of at least 0, a sequence of such, a numpy.random.SeedSequence, Generator or "
+        f"BitGenerator, or a fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}{advice}"
     )
 
 
@@ -181,7 +185,7 @@ def stream(rng: RNG) -> PhiloxStream:
         return PhiloxStream()
     if isinstance(rng, PhiloxStream):
         return rng
-    if _arguments.is_index(rng) or isinstance(rng, np.random.SeedSequence):
+    if _arguments.is_seed(rng):
         return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
     return PhiloxStream.from_key(source(rng).next_draw()[0])
 

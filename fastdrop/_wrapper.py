@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 
 from fastdrop import _arguments, _geometry
+from fastdrop._arguments import Rate
 from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
@@ -119,11 +120,11 @@ class DropoutWrapper(Stochastic):
         True to be asked again about each of its parts, or a structure of such answers, one for each part. A structure
         of bools says it at once; True stands for everything below it. By default all is dropped but the ``c`` of every
         LSTMState.
-    rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-        Where the object's stream comes from. None takes fresh entropy from the operating system. An int or a
-        SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive draws give
-        successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
-        with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+        Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
+        of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
+        draws give successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared.
+        Two objects with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
     always : bool
         Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).
 
@@ -274,8 +275,8 @@ class DropoutWrapper(Stochastic):
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
             strides = _geometry.strides_of(shape, noise_shape)
-            probabilities = (rate, keep_prob, 1.0 / keep_prob if keep_prob > 0.0 else 0.0)
-            numbers = probabilities if rates[i] > 0.0 else (0.0, 1.0, 1.0)
+            probabilities = Rate(rate, keep_prob)
+            numbers = (*probabilities, DropoutMask._usual_scale(probabilities)) if rates[i] > 0.0 else (0.0, 1.0, 1.0)
             masks.append(DropoutMask._made(shape, strides, 0, self.rng.key, call, *numbers, None))
             if rates[i] > 0.0:
                 arrays[i] = masks[i].apply(arrays[i])

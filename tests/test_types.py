@@ -118,7 +118,7 @@ def test_a_tool_finds_mistakes() -> None:
     with pytest.raises(ValueError, match="mode"):
         fastdrop.dropout(X, mode="downscale")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="rng"):
-        fastdrop.relu_dropout(X, rng="1")  # type: ignore[call-overload]
+        fastdrop.relu_dropout(X, rng="1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="out"):
         fastdrop.zoneout(X, X, out=[1.0])  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="mask"):
