@@ -7,6 +7,7 @@ ValueError that names the argument, says what came and says what is allowed. Non
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 import operator
@@ -58,8 +59,7 @@ class Rate(NamedTuple):
 def rate_of(rate: object, keep_prob: object = None) -> Rate:
     """Both probabilities, from whichever was given."""
     if keep_prob is None:
-        dropped = rate if type(rate) is float and 0.0 <= rate <= 1.0 else probability(rate, "rate")
-        return Rate(dropped, 1.0 - dropped)
+        return _rate(rate if type(rate) is float else probability(rate, "rate"))
     if not isinstance(rate, UnsetRate):
         raise ValueError(
             f"give rate or keep_prob, not both: got rate={rate!r} and keep_prob={keep_prob!r} "
@@ -67,6 +67,11 @@ def rate_of(rate: object, keep_prob: object = None) -> Rate:
         )
     kept = probability(keep_prob, "keep_prob")
     return Rate(1.0 - kept, kept)
+
+
+@functools.lru_cache  # networks drop at the same few rates again and again
+def _rate(dropped: float) -> Rate:
+    return Rate(probability(dropped, "rate"), 1.0 - dropped)
 
 
 def probability(value: Any, name: str) -> float:

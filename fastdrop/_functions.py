@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments, _backend, _geometry, _prologue, _streams
-from fastdrop._arguments import DEFAULT_RATE, Number, Rate
-from fastdrop._kernels import Operation
+from fastdrop._arguments import DEFAULT_RATE, Number
 from fastdrop._masks import DropoutMask
 from fastdrop._prologue import Lengths
 from fastdrop._streams import RNG
@@ -160,19 +159,8 @@ def dropout(
         noise_shape_of=None if noise_shape is None and shared_axes is None else _lengths(noise_shape, shared_axes),
     )
     if is_inverted:
-        return _drop(call, checked_rate)
-    return _drop(call, checked_rate, scale=1.0, idle_scale=checked_rate.keep_prob)
-
-
-def _drop(call: _prologue.Call, rate: Rate, scale: float | None = None, idle_scale: float = 1.0) -> Any:
-    """Dropout with arguments that have been checked."""
-    return _prologue.finished(
-        call,
-        Operation.DROPOUT,
-        lambda key, number: call.mask(DropoutMask, rate, key, number, scale),
-        lambda: call.idle_mask(DropoutMask, idle_scale),
-        changes=rate.rate > 0.0,
-    )
+        return _prologue.dropped(call, checked_rate)
+    return _prologue.dropped(call, checked_rate, scale=1.0, idle_scale=checked_rate.keep_prob)
 
 
 def _lengths(noise_shape: Any, shared_axes: Any) -> Callable[[tuple[int, ...]], Lengths]:
@@ -389,9 +377,8 @@ def drop_path(
         return _without_axes(shape, range(1, len(shape)))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(
-        _prologue.checked({"x": x}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of), checked_rate
-    )
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of)
+    return _prologue.dropped(call, checked_rate)
 
 
 @overload
@@ -449,7 +436,7 @@ def dropconnect(
            [4., 0., 0.]])
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(_prologue.checked({"weights": weights}, (training, rng, out, return_mask)), checked_rate)
+    return _prologue.dropped(_prologue.checked({"weights": weights}, (training, rng, out, return_mask)), checked_rate)
 
 
 @overload
@@ -509,10 +496,8 @@ def embedding_dropout(
         return _without_axes(shape, (1,))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(
-        _prologue.checked({"table": table}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of),
-        checked_rate,
-    )
+    call = _prologue.checked({"table": table}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of)
+    return _prologue.dropped(call, checked_rate)
 
 
 def _dropout_channels(
@@ -537,4 +522,4 @@ def _dropout_channels(
         return _without_axes(shape, range(first, first + len(lengths)))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(_prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of), checked_rate)
+    return _prologue.dropped(_prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of), checked_rate)

@@ -91,7 +91,7 @@ def dropout_add(
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask))
-    return _fused(call, checked_rate, Operation.DROPOUT_ADD)
+    return _prologue.dropped(call, checked_rate, Operation.DROPOUT_ADD)
 
 
 def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +202,7 @@ def bias_dropout_add(
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask), bias=(bias,))
-    return _fused(call, checked_rate, Operation.BIAS_DROPOUT_ADD)
+    return _prologue.dropped(call, checked_rate, Operation.BIAS_DROPOUT_ADD)
 
 
 def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -290,7 +290,8 @@ def relu_dropout(
     >>> dx = fastdrop.relu_dropout_backward(np.ones_like(y), y, mask)
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _fused(_prologue.checked({"x": x}, (training, rng, out, return_mask)), checked_rate, Operation.RELU_DROPOUT)
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask))
+    return _prologue.dropped(call, checked_rate, Operation.RELU_DROPOUT)
 
 
 def relu_dropout_backward(
@@ -405,18 +406,24 @@ def zoneout(
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"new": new, "old": old}, (training, rng, out, return_mask))
-    if call.training or checked_rate.rate in (0.0, 1.0):
-        return _prologue.finished(
-            call,
-            Operation.ZONEOUT,
-            lambda key, number: call.mask(DropoutMask, checked_rate, key, number, 1.0),
-            lambda: call.mask(DropoutMask, checked_rate, 0, 0, 1.0),
-        )
+    if call.training:
+        return _prologue.dropped(call, checked_rate, Operation.ZONEOUT, scale=1.0)
     assert call.other is not None
-    y, before = call.result(), _engine.result_for(call.other)
-    _engine.apply(Operation.DROPOUT, Operands(call.other, before, checked_rate.rate), Draw())
-    _engine.apply(Operation.DROPOUT_ADD, Operands(call.x, y, checked_rate.keep_prob, before), Draw())
-    return (y, call.idle_mask(DropoutMask, checked_rate.keep_prob)) if call.return_mask else y
+    y = call.result()
+    if checked_rate.rate in (0.0, 1.0):
+        np.copyto(y, call.x if checked_rate.rate == 0.0 else call.other, casting="safe")
+    else:
+        before = _engine.result_for(call.other)
+        _engine.apply(Operation.DROPOUT, Operands(call.other, before, checked_rate.rate), Draw())
+        _engine.apply(Operation.DROPOUT_ADD, Operands(call.x, y, checked_rate.keep_prob, before), Draw())
+    return (y, _expectation(call.x.shape, checked_rate)) if call.return_mask else y
+
+
+def _expectation(shape: tuple[int, ...], rate: Rate) -> DropoutMask:
+    """The mask of a zoneout outside training, whose backward pass shares the gradient in the same proportion."""
+    if rate.rate == 1.0:
+        return DropoutMask._made(shape, None, 0, 0, 0, 1.0, 0.0, 1.0)
+    return DropoutMask._made(shape, None, 0, 0, 0, 0.0, 1.0, rate.keep_prob)
 
 
 def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
@@ -457,13 +464,3 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     else:
         _engine.apply(Operation.DROPOUT, Operands(gradient, dold, 1.0 - mask.scale), Draw())
     return dnew, dold
-
-
-def _fused(call: _prologue.Call, rate: Rate, operation: Operation) -> Any:
-    """An operation that adds nothing random outside training."""
-    return _prologue.finished(
-        call,
-        operation,
-        lambda key, number: call.mask(DropoutMask, rate, key, number),
-        lambda: call.idle_mask(DropoutMask),
-    )

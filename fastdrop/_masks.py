@@ -284,7 +284,6 @@ class DropoutMask(_backend.DropoutState, _Mask):
 
     # What follows from the parameters
 
-
     def _index_map(self) -> IndexMap:
         if self._bits is None and self._is_in_order:
             return _backend.IndexMap(self._offset) if self._offset else _engine.IN_ORDER

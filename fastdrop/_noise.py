@@ -143,13 +143,7 @@ def _alpha_dropout(
 ) -> Any:
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of)
-    return _prologue.finished(
-        call,
-        Operation.ALPHA_DROPOUT,
-        lambda key, number: call.mask(AlphaMask, checked_rate, key, number),
-        lambda: call.idle_mask(AlphaMask),
-        changes=checked_rate.rate > 0.0,
-    )
+    return _prologue.dropped(call, checked_rate, Operation.ALPHA_DROPOUT, AlphaMask)
 
 
 @overload
@@ -216,7 +210,8 @@ def gaussian_dropout(
             "rate must be below 1, and keep_prob above 2**-54, for gaussian_dropout, whose variance is "
             f"rate / (1 - rate), got {given}"
         )
-    return _gaussian(x, math.sqrt(dropped / kept), False, (training, rng, out, return_mask))
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask))
+    return _prologue.perturbed(call, math.sqrt(dropped / kept), additive=False)
 
 
 @overload
@@ -268,15 +263,6 @@ def gaussian_noise(
     >>> [round(float(number), 3) for number in (y.mean(), y.std())]
     [20.0, 0.1]
     """
-    return _gaussian(x, _arguments.standard_deviation(stddev), True, (training, rng, out, return_mask))
-
-
-def _gaussian(x: object, stddev: float, additive: bool, options: tuple[object, object, object, object]) -> Any:
-    call = _prologue.checked({"x": x}, options)
-    return _prologue.finished(
-        call,
-        Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT,
-        lambda key, number: GaussianMask._made(call.x.shape, None, 0, key, number, stddev, additive),
-        lambda: GaussianMask._made(call.x.shape, None, 0, 0, 0, 0.0, additive),
-        changes=stddev > 0.0,
-    )
+    checked_stddev = _arguments.standard_deviation(stddev)
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask))
+    return _prologue.perturbed(call, checked_stddev, additive=True)

@@ -9,18 +9,16 @@ written before all is known to be right. It ends with a draw, the mask of it, an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastdrop import _arguments, _engine, _geometry, _streams
 from fastdrop._arguments import Rate
 from fastdrop._kernels import Operation
-from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
+from fastdrop._masks import DropoutMask, GaussianMask
 
 Lengths: TypeAlias = tuple[int, ...] | None
-D = TypeVar("D", DropoutMask, AlphaMask)
-M = TypeVar("M", DropoutMask, AlphaMask, GaussianMask)
 
 KEEP_ALL = Rate(0.0, 1.0)
 DROP_ALL = Rate(1.0, 0.0)
@@ -42,18 +40,9 @@ class Call(NamedTuple):
         """Where the result goes. To be called before a draw: where there is no memory, no stream shall have moved."""
         return _engine.result_for(self.x) if self.out is None else self.out
 
-    def mask(self, kind: type[D], rate: Rate, key: int, call: int, scale: float | None = None) -> D:
-        """The mask of a draw at a rate, with the scale that follows from it unless another is given."""
-        shape = self.x.shape
-        strides = None if self.noise_shape is None else _geometry.strides_of(shape, self.noise_shape)
-        if scale is None:
-            scale = kind._usual_scale(rate)
-        return kind._made(shape, strides, 0, key, call, *rate, scale)
-
-    def idle_mask(self, kind: type[D], scale: float = 1.0) -> D:
-        """The mask of a call outside training, which drops nothing."""
-        rate = KEEP_ALL if scale != 0.0 else DROP_ALL  # 0 times infinity is no zero
-        return kind._made(self.x.shape, None, 0, 0, 0, *rate, scale)
+    def strides(self) -> tuple[int, ...] | None:
+        """Of the mask, as masks take them."""
+        return None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
 
 
 def checked(
@@ -98,31 +87,51 @@ def checked(
     )
 
 
-def finished(
+def dropped(
     call: Call,
-    operation: Operation,
-    mask_of: Callable[[int, int], M],
-    idle_mask: Callable[[], M],
+    rate: Rate,
+    operation: Operation = Operation.DROPOUT,
+    kind: type[DropoutMask] = DropoutMask,
     *,
-    changes: bool = True,
+    scale: float | None = None,
+    idle_scale: float = 1.0,
 ) -> Any:
-    """Draw, do the operation, and return what the function returns.
+    """Draw a mask that drops at a rate, and do the operation with it; outside training with one that drops nothing.
 
     Parameters
     ----------
-    operation : Operation
-        What is done with the mask.
-    mask_of : callable
-        From a key and a call number to the mask.
-    idle_mask : callable
-        The mask outside training.
-    changes : bool
-        False where the operation leaves x as it is, whatever is drawn.
+    scale, idle_scale : float, optional
+        What kept elements are multiplied by in training, where it does not follow from the rate, and outside it.
+
+    Returns
+    -------
+    y or (y, mask)
+        What the function returns.
     """
-    if call.training:
-        y = call.result() if changes else call.out
-        mask = mask_of(*call.source.next_draw())
-    else:
-        y, mask = call.out, idle_mask()
-    y = mask._applied(operation, call.x, y, call.other, call.bias)
+    if not call.training:
+        # A scale of 0 is that of a mask that drops all, because 0 times infinity is no zero.
+        idle = kind._made(call.x.shape, None, 0, 0, 0, *(KEEP_ALL if idle_scale != 0.0 else DROP_ALL), idle_scale)
+        return _result(call, idle, operation, call.out)
+    is_identity = rate.rate == 0.0 and operation in (Operation.DROPOUT, Operation.ALPHA_DROPOUT)
+    y = call.out if is_identity else call.result()
+    key, number = call.source.next_draw()
+    if scale is None:
+        scale = kind._usual_scale(rate)
+    mask = kind._made(call.x.shape, call.strides(), 0, key, number, *rate, scale)
+    return _result(call, mask, operation, y)
+
+
+def perturbed(call: Call, stddev: float, additive: bool) -> Any:
+    """The same for normal noise, which is added or multiplied."""
+    operation = Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT
+    if not call.training:
+        idle = GaussianMask._made(call.x.shape, None, 0, 0, 0, 0.0, additive)
+        return _result(call, idle, operation, call.out)
+    y = call.result() if stddev > 0.0 else call.out
+    mask = GaussianMask._made(call.x.shape, call.strides(), 0, *call.source.next_draw(), stddev, additive)
+    return _result(call, mask, operation, y)
+
+
+def _result(call: Call, mask: DropoutMask | GaussianMask, operation: Operation, out: np.ndarray | None) -> Any:
+    y = mask._applied(operation, call.x, out, call.other, call.bias)
     return (y, mask) if call.return_mask else y
