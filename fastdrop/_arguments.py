@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
+from fastdrop import _backend
+
 T = TypeVar("T")
 Number: TypeAlias = float | np.floating[Any] | np.integer[Any] | np.ndarray[tuple[()], np.dtype[Any]]
 
@@ -147,8 +149,18 @@ def _advice(dtype: np.dtype) -> str:
     return "; if its elements are numbers, convert it with .astype(np.float32)"
 
 
-def output(out: object, x: np.ndarray, name: str = "x") -> np.ndarray:
-    """An array that can take the result for x."""
+def operand(x: object, out: object, name: str) -> np.ndarray:
+    """x as by ``float_array``, with an ``out``, unless it is None, that can take the result for it."""
+    if _backend.are_plain(x, out):
+        return x
+    array = float_array(x, name)
+    if out is not None:
+        output(out, array, name)
+    return array
+
+
+def output(out: object, x: np.ndarray, name: str = "x") -> None:
+    """``out`` is an array that can take the result for x."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_described(out)}")
     if out.shape != x.shape:
@@ -164,7 +176,6 @@ def output(out: object, x: np.ndarray, name: str = "x") -> np.ndarray:
         and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True))
     ):
         raise ValueError("out is a broadcast view whose elements share memory: pass an array with its own")
-    return out
 
 
 def mask_shape(shape: Any) -> tuple[int, ...]:
@@ -234,7 +245,7 @@ def same_kind(other: object, x: np.ndarray, name: str, x_name: str) -> np.ndarra
 
 def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None:
     """The arrays have one dtype, but for the order of bytes."""
-    if other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
+    if other.dtype is not x.dtype and other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
         raise TypeError(
             f"{name} must have the dtype of {x_name}, {x.dtype}, got {other.dtype}: convert it with "
             f".astype({x_name}.dtype)"

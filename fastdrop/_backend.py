@@ -106,6 +106,7 @@ if TYPE_CHECKING or compiled is None:
     DropoutState = _core_in_python.DropoutState
     MaskState = _core_in_python.MaskState
     StreamState = _core_in_python.StreamState
+    are_plain = _core_in_python.are_plain
     plain_apply = _core_in_python.plain_apply
     plain_dropout = _core_in_python.plain_dropout
 else:
@@ -116,6 +117,7 @@ else:
     DropoutState = compiled.DropoutState
     MaskState = compiled.MaskState
     StreamState = compiled.StreamState
+    are_plain = compiled.are_plain
     plain_apply = compiled.plain_apply
     plain_dropout = compiled.plain_dropout
 

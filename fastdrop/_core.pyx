@@ -424,6 +424,12 @@ cdef bint is_plain_out(out, cnp.ndarray x) noexcept:
             and is_apart(cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y), <size_t>cnp.PyArray_NBYTES(x)))
 
 
+def are_plain(x, out):
+    """Whether x, and out unless it is None, are arrays that kernels take as they are, and of one shape and dtype."""
+    cdef int dtype
+    return is_plain(x, &dtype) and (out is None or is_plain_out(out, x))
+
+
 cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, cnp.ndarray y, double scale) noexcept:
     """Plain dropout of a whole plain array."""
     cdef fd_operands operands
@@ -823,10 +829,9 @@ cdef class Kernels:
         cdef int64_t first, size
         cdef size_t nbytes
         size = cnp.PyArray_SIZE(x)
-        if chunks is None:
-            chunks = Chunks.__new__(Chunks, 0, size, max(size, 1))
-        if not 0 <= operation < FD_NUM_OPS or cnp.PyArray_SIZE(y) != size or chunks.stop > size:
-            raise ValueError((operation, size, chunks.stop))
+        if (not 0 <= operation < FD_NUM_OPS or cnp.PyArray_SIZE(y) != size
+                or (chunks is not None and chunks.stop > size)):
+            raise ValueError((operation, size))
         job.op = <fd_op>operation
         if size == 0:
             return
@@ -853,6 +858,9 @@ cdef class Kernels:
             c.bias = cnp.PyArray_BYTES(bias)
             c.period = <size_t>cnp.PyArray_SIZE(bias)
         c.nontemporal = nontemporal and is_direct
+        if not is_direct and chunks is None:
+            iterate(&job, &c, x, other, y, 0, size)
+            return
         if not is_direct:
             while (first := chunks.next(from_front)) < chunks.stop:
                 try:
@@ -865,10 +873,14 @@ cdef class Kernels:
         c.x = px
         c.y = py
         c.other = po
-        if size < FEW:
-            walk_chunks(&job, &c, item, chunks, from_front)
-        else:
-            with nogil:
+        c.bias_at = 0
+        if size < FEW and chunks is None:
+            fd_walk(&job, 0, <size_t>size, &c)
+            return
+        with nogil:
+            if chunks is None:
+                fd_walk(&job, 0, <size_t>size, &c)
+            else:
                 walk_chunks(&job, &c, item, chunks, from_front)
 
     def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, Chunks chunks=None,
@@ -878,7 +890,7 @@ cdef class Kernels:
         cdef int64_t first
         cdef int64_t size = cnp.PyArray_SIZE(out)
         if chunks is None:
-            chunks = Chunks.__new__(Chunks, 0, size, max(size, 1))
+            chunks = Chunks(0, size, max(size, 1))
         if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > size:
             raise ValueError((size, chunks.stop))
         if size == 0:

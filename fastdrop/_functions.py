@@ -506,7 +506,7 @@ def _dropout_channels(
     rate: object,
     keep_prob: object,
     data_format: object,
-    options: tuple[object, object, object, object],
+    options: tuple[object, object, np.ndarray | None, object],
 ) -> Any:
     """Dropout of whole channels, whose lengths have one letter each."""
 

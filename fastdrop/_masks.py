@@ -68,11 +68,9 @@ class _Mask(_backend.MaskState):
 
     def _checked(self, x: object, out: object, name: str) -> np.ndarray:
         """x, as an array that the mask can be applied to, with the result in out."""
-        array = _arguments.float_array(x, name)
+        array = _arguments.operand(x, out, name)
         if array.shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {array.shape}")
-        if out is not None:
-            _arguments.output(out, array, name)
         return array
 
     def _applied(

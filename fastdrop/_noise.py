@@ -138,7 +138,7 @@ def _alpha_dropout(
     x: object,
     rate: object,
     keep_prob: object,
-    options: tuple[object, object, object, object],
+    options: tuple[object, object, np.ndarray | None, object],
     noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None,
 ) -> Any:
     checked_rate = _arguments.rate_of(rate, keep_prob)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How every function of the family begins and ends, but for plain calls.
 
-It begins with a look at all arguments, always in the same order: rate or amount, arrays, shared axes, ``out``,
-``training``, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is drawn or
-written before all is known to be right. It ends with a draw, the mask of it, and the operation.
+It begins with a look at all arguments, always in the same order: rate or amount, x and ``out``, other arrays, shared
+axes, ``training``, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is drawn
+or written before all is known to be right. It ends with a draw, the mask of it, and the operation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop import _arguments, _engine, _geometry, _streams
+from fastdrop import _arguments, _backend, _engine, _geometry, _streams
 from fastdrop._arguments import Rate
 from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask, GaussianMask
@@ -22,6 +22,7 @@ Lengths: TypeAlias = tuple[int, ...] | None
 
 KEEP_ALL = Rate(0.0, 1.0)
 DROP_ALL = Rate(1.0, 0.0)
+IDENTITIES_AT_0 = Operation.DROPOUT, Operation.ALPHA_DROPOUT
 
 
 class Call(NamedTuple):
@@ -47,7 +48,7 @@ class Call(NamedTuple):
 
 def checked(
     arrays: Mapping[str, object],
-    options: tuple[object, object, object, object],
+    options: tuple[object, object, np.ndarray | None, object],
     *,
     bias: tuple[object] | None = None,
     noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None = None,
@@ -69,7 +70,7 @@ def checked(
     training, rng, out, return_mask = options
     names = iter(arrays)
     name = next(names)
-    x = _arguments.float_array(arrays[name], name)
+    x = _arguments.operand(arrays[name], out, name)
     repeated_bias = None if bias is None else _arguments.repeated_bias(*bias, x)
     other = None
     for other_name in names:
@@ -80,7 +81,7 @@ def checked(
         other,
         repeated_bias,
         noise_shape,
-        None if out is None else _arguments.output(out, x, name),
+        out,
         training if type(training) is bool else _arguments.flag(training, "training"),
         return_mask if type(return_mask) is bool else _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
@@ -112,11 +113,16 @@ def dropped(
         # A scale of 0 is that of a mask that drops all, because 0 times infinity is no zero.
         idle = kind._made(call.x.shape, None, 0, 0, 0, *(KEEP_ALL if idle_scale != 0.0 else DROP_ALL), idle_scale)
         return _result(call, idle, operation, call.out)
-    is_identity = rate.rate == 0.0 and operation in (Operation.DROPOUT, Operation.ALPHA_DROPOUT)
+    is_identity = rate.rate == 0.0 and operation in IDENTITIES_AT_0
     y = call.out if is_identity else call.result()
     key, number = call.source.next_draw()
     if scale is None:
         scale = kind._usual_scale(rate)
+    if y is not None and kind is DropoutMask and call.noise_shape is None and not call.return_mask:
+        # Nobody looks at the mask.
+        operands = _backend.Operands(call.x, y, scale, call.other, call.bias)
+        _engine.apply(operation, operands, _backend.Draw(key, number, rate.threshold))
+        return y
     mask = kind._made(call.x.shape, call.strides(), 0, key, number, *rate, scale)
     return _result(call, mask, operation, y)
 
