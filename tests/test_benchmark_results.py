@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What benchmark runs say: of rounds with known answers, of files that are no runs, of two runs side by side."""
 
-import importlib.util
 import json
 import math
-import os
 
 import made_up_runs
 import numpy as np
@@ -13,10 +11,7 @@ import pytest
 from benchmarks import compare, results
 
 # SciPy is not among what the tests need; where the benchmarks are tested it must be there.
-needs_scipy = pytest.mark.skipif(
-    importlib.util.find_spec("scipy") is None and os.environ.get("FASTDROP_TEST_BENCHMARKS") != "1",
-    reason="comparisons: SciPy is not installed, which pip install -e '.[bench]' does",
-)
+needs_scipy = pytest.mark.asked_for("FASTDROP_TEST_BENCHMARKS")
 
 
 def case(seconds, references, passes=None):
