@@ -25,9 +25,12 @@ DTYPES = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.f
 
 # The implementation under test stays the same along the examples of a test, so it need not be made anew for each.
 SHARED_FIXTURES = [hypothesis.HealthCheck.function_scoped_fixture]
-hypothesis.settings.register_profile("default", max_examples=40, deadline=None, suppress_health_check=SHARED_FIXTURES)
+FEW_CASES, MANY_CASES = 40, 300
 hypothesis.settings.register_profile(
-    "ci", max_examples=300, deadline=None, derandomize=True, suppress_health_check=SHARED_FIXTURES
+    "default", max_examples=FEW_CASES, deadline=None, suppress_health_check=SHARED_FIXTURES
+)
+hypothesis.settings.register_profile(
+    "ci", max_examples=MANY_CASES, deadline=None, derandomize=True, suppress_health_check=SHARED_FIXTURES
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -122,27 +125,28 @@ def pytest_report_header(config):
     ]
 
 
-# What takes other machines, programs or libraries than an installation of fastdrop has, and which variable asks for it.
+# What takes minutes, or other machines, programs and libraries than fastdrop needs, and which variable asks for it.
 ASKED_FOR = {
-    "the core alone: sanitizers, other compilers and machines": "FASTDROP_TEST_CROSS",
-    "comparisons with PyTorch, Keras and thinc": "FASTDROP_TEST_PEERS",
-    "the scripts of examples/": "FASTDROP_TEST_EXAMPLES",
-    "reports of benchmarks": "FASTDROP_TEST_BENCHMARKS",
-    "their page in a browser": "FASTDROP_TEST_BROWSER",
+    "FASTDROP_TEST_CROSS": "the core compiled alone, with sanitizers and for other machines",
+    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop",
+    "FASTDROP_TEST_EXAMPLES": "the scripts of examples/",
+    "FASTDROP_TEST_BENCHMARKS": "reports of benchmarks",
+    "FASTDROP_TEST_BROWSER": "their page in a browser",
 }
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Say at the end what a plain run leaves out."""
-    left_out = [f"{what} ({variable})" for what, variable in ASKED_FOR.items() if not os.environ.get(variable)]
-    examples = hypothesis.settings.default.max_examples
-    if examples < 300:
-        left_out.append(f"all but {examples} of 300 random cases a test (HYPOTHESIS_PROFILE=ci)")
+def pytest_unconfigure(config):
+    """The last line of a run of all tests: what it left out."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not reporter.stats or config.args_source != config.ArgsSource.TESTPATHS:
+        return
+    left_out = [f"{what} ({variable})" for variable, what in ASKED_FOR.items() if not os.environ.get(variable)]
+    if (cases := hypothesis.settings.default.max_examples) < MANY_CASES:
+        left_out.append(f"{MANY_CASES - cases} of {MANY_CASES} random cases of a property (HYPOTHESIS_PROFILE=ci)")
     if left_out:
-        terminalreporter.section("left out")
-        terminalreporter.write_line(
-            f"{'; '.join(left_out)}. That is fine: what was run proves the same promises on this machine, and .ci/run "
-            "asks for all of the rest before a change is merged."
+        reporter.write_line(
+            f"left out here: {', '.join(left_out)}. That is fine: the tests above hold every promise on this machine, "
+            "and .ci/run asks for the others before a change is merged."
         )
 
 
