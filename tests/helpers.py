@@ -8,8 +8,6 @@ import dataclasses
 import threading
 from pathlib import Path
 
-import numpy as np
-
 import fastdrop
 from fastdrop import _engine, _masks, _operations, _reference, _streams, _threads
 
@@ -211,7 +209,7 @@ def apply_from_both_ends(kernels, x, out, scale, length, helpers):
         thread.start()
     take(True)
     for thread in threads:
-        thread.join()
+        thread.join(60)
     return chunks.wait(1)
 
 
@@ -228,12 +226,7 @@ def default_stream():
     return _streams._default
 
 
-# Layouts
-
-
-def unsigned(x):
-    """The bits of x as integers."""
-    return np.ascontiguousarray(x).view(f"u{x.itemsize}")
+# Nested states
 
 
 def leaves(structure):

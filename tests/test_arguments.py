@@ -427,7 +427,7 @@ BAD_BACKWARD = [
 
 
 @pytest.mark.parametrize(("call", "error", "pieces"), BAD_BACKWARD)
-def test_a_backward_function_refuses_what_it_can_not_take(call, error, pieces, either):
+def test_a_backward_function_refuses_what_it_cannot_take(call, error, pieces, either):
     assert_refused(error, pieces, call)
 
 
@@ -516,7 +516,7 @@ BAD_INDICES = [
 
 
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_INDICES)
-def test_an_index_that_a_mask_can_not_take_is_refused(given, error, pieces):
+def test_an_index_that_a_mask_cannot_take_is_refused(given, error, pieces):
     assert_refused(error, pieces, lambda: MASK[given])
 
 

@@ -128,7 +128,7 @@ def test_a_small_run_has_a_report_too(tmp_path):
 
 
 @needs_templates
-def test_a_file_that_can_not_be_read_ends_it_with_its_name(stored, tmp_path):
+def test_a_file_that_cannot_be_read_ends_it_with_its_name(stored, tmp_path):
     stored.write_text('{"schema": 1}')
     done = command(stored, tmp_path / "out")
     assert done.returncode == 2

@@ -188,7 +188,7 @@ def test_verify_finds_a_wrong_known_answer(table, monkeypatch, capsys):
     assert "known answer" in out
 
 
-def test_instruction_sets_that_can_not_run_are_listed(monkeypatch, capsys):
+def test_instruction_sets_that_cannot_run_are_listed(monkeypatch, capsys):
     if helpers.compiled() is None:
         pytest.skip("this build has no compiled core")
     helpers.pretend_names(monkeypatch, ("reference",))
@@ -318,7 +318,7 @@ def test_bench_of_a_bfloat16_array_from_a_file(tmp_path, capsys):
     assert "of bfloat16" in capsys.readouterr().out
 
 
-def test_arrays_that_can_not_be_timed(tmp_path, capsys):
+def test_arrays_that_cannot_be_timed(tmp_path, capsys):
     missing = str(tmp_path / "missing.npy")
     assert "No such file" in refused(["bench", "--array", missing], capsys)
     text = tmp_path / "text.npy"

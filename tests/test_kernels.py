@@ -610,7 +610,7 @@ def test_tiles_with_many_undecided_elements(compiled, oracle, key, block, byte, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are made inaccessible with Linux's mprotect")
 def test_nothing_past_the_ends_is_read(compiled):
-    """Arrays and bits end where the next page can not be read, and begin where the one before can not: a process
+    """Arrays and bits end where the next page cannot be read, and begin where the one before cannot: a process
     of its own would die of the first byte too far."""
     program = f"""
         import ctypes, mmap, sys

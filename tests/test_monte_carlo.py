@@ -240,13 +240,13 @@ def test_outputs_may_be_numbers(number):
 def test_a_small_spread_of_large_numbers_is_not_lost():
     values = 1e9 + np.array([4.0, 7.0, 13.0, 16.0] * 250)
     mean, variance, _ = mc_predict(outputs_of(values), None, 1000)
-    # The mean is near 2**30, so it can not be told nearer than to 2**-23; a rounding of the mean by d changes the
+    # The mean is near 2**30, so it cannot be told nearer than to 2**-23; a rounding of the mean by d changes the
     # variance by d * 2 * 6 a pass at most. The sum of squares less the square of sums would be off by hundreds.
     assert mean == pytest.approx(1e9 + 10, abs=1e-6)
     assert variance == pytest.approx(22.5, abs=1e-5)
 
 
-def test_sums_that_float32_can_not_hold_are_right():
+def test_sums_that_float32_cannot_hold_are_right():
     values = np.full((300, 2), 3e38, np.float32)
     mean, variance, _ = mc_predict(outputs_of(values), None, 300)
     assert mean.tolist() == [float(values[0, 0])] * 2

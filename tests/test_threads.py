@@ -561,7 +561,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("before", ["computes()", "not helpers.has_pool()"], ids=["after calls", "first call"])
 def test_a_call_at_the_exit_of_the_interpreter_is_right(before, tmp_path):
-    # The pool takes no more work then, or can not even be made.
+    # The pool takes no more work then, or cannot even be made.
     code = f"""
 import atexit
 assert {before}
