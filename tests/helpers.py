@@ -8,8 +8,6 @@ import dataclasses
 import threading
 from pathlib import Path
 
-import numpy as np
-
 import fastdrop
 from fastdrop import _backend, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
 from fastdrop._backend import Draw, IndexMap, Operands
@@ -257,7 +255,7 @@ def apply_from_both_ends(kernels, x, out, scale, length, helpers):
         thread.start()
     take(True)
     for thread in threads:
-        thread.join()
+        thread.join(60)
     return chunks.take(True) == chunks.take(False) == (x.size, x.size)
 
 
@@ -281,12 +279,7 @@ def default_stream():
     return _streams.default
 
 
-# Layouts
-
-
-def unsigned(x):
-    """The bits of x as integers."""
-    return np.ascontiguousarray(x).view(f"u{x.itemsize}")
+# Nested states
 
 
 def leaves(structure):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Reports are made from the JSON alone: the same file gives the same bytes, and what they show is what it holds."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -16,12 +15,8 @@ from benchmarks import results, views
 
 ROOT = Path(__file__).parents[1]
 
-# Where the benchmarks are tested these must be there; else what needs them is skipped.
-MISSING = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-needs_templates = pytest.mark.skipif(
-    bool(MISSING) and os.environ.get("FASTDROP_TEST_BENCHMARKS") != "1",
-    reason=f"reports: {' and '.join(MISSING)} not installed, which pip install -e '.[bench]' does",
-)
+# With jinja2 and matplotlib, which must be there where it is asked for.
+needs_templates = pytest.mark.asked_for("FASTDROP_TEST_BENCHMARKS")
 
 
 @pytest.fixture
@@ -133,7 +128,7 @@ def test_a_small_run_has_a_report_too(tmp_path):
 
 
 @needs_templates
-def test_a_file_that_can_not_be_read_ends_it_with_its_name(stored, tmp_path):
+def test_a_file_that_cannot_be_read_ends_it_with_its_name(stored, tmp_path):
     stored.write_text('{"schema": 1}')
     done = command(stored, tmp_path / "out")
     assert done.returncode == 2

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What benchmark runs say: of rounds with known answers, of files that are no runs, of two runs side by side."""
 
-import importlib.util
 import json
 import math
-import os
 
 import made_up_runs
 import numpy as np
@@ -13,10 +11,7 @@ import pytest
 from benchmarks import compare, results
 
 # SciPy is not among what the tests need; where the benchmarks are tested it must be there.
-needs_scipy = pytest.mark.skipif(
-    importlib.util.find_spec("scipy") is None and os.environ.get("FASTDROP_TEST_BENCHMARKS") != "1",
-    reason="comparisons: SciPy is not installed, which pip install -e '.[bench]' does",
-)
+needs_scipy = pytest.mark.asked_for("FASTDROP_TEST_BENCHMARKS")
 
 
 def case(seconds, references, passes=None):
@@ -324,7 +319,7 @@ def test_runs_of_different_machines_are_compared_only_when_asked(tmp_path, capsy
     assert compare.main([*arguments, "--other-machine"]) == 0
 
 
-def test_runs_that_can_not_be_read_end_with_their_names(tmp_path, capsys):
+def test_runs_that_cannot_be_read_end_with_their_names(tmp_path, capsys):
     (tmp_path / "empty.json").touch()
     good = str(stored(tmp_path))
     assert compare.main([good, str(tmp_path / "empty.json")]) == 2
@@ -332,7 +327,7 @@ def test_runs_that_can_not_be_read_end_with_their_names(tmp_path, capsys):
 
 
 @needs_scipy
-def test_runs_without_a_case_in_common_can_not_be_compared(tmp_path, capsys):
+def test_runs_without_a_case_in_common_cannot_be_compared(tmp_path, capsys):
     arguments = files(tmp_path, [made_up_runs.record("else", 1, np.random.default_rng(0))])
     assert compare.main(arguments) == 2
     assert "no case in common" in capsys.readouterr().err

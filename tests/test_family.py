@@ -417,7 +417,7 @@ def test_alpha_dropout_keeps_mean_and_variance(rate, group, either):
     x = np.random.default_rng(12).standard_normal((groups // 8, 8, group))
     apply = fastdrop.alpha_dropout if group == 1 else fastdrop.feature_alpha_dropout
     y = apply(x, rate, rng=34)
-    # The standard errors of the mean and of the second moment, over groups that fall as a whole: kept ones have
+    # The standard errors of the mean and of the second moment, over groups that are dropped as a whole: kept ones have
     # the mean b and the variance a**2 / group, and their mean squares have the mean a**2 + b**2.
     a, b, fill = selu_numbers(rate)
     spread_of_mean = (1 - rate) * (a**2 / group + b**2) + rate * fill**2

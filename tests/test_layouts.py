@@ -96,49 +96,51 @@ def layout(request):
     return LAYOUTS[request.param]
 
 
-@pytest.fixture(params=["native", "swapped"])
-def ordered_dtype(request, dtype):
-    """Each dtype in either byte order."""
-    return dtype if request.param == "native" else dtype.newbyteorder()
+def orders(dtype):
+    """A dtype in either byte order."""
+    return dtype, dtype.newbyteorder()
 
 
-def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(either, dropped, layout, ordered_dtype):
-    x = layout(ordered_dtype)
-    fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
-    before = memory_of(x).tobytes()
-    expected = dropped(x)
-    same_bits(fastdrop.dropout(x, RATE, rng=stream()), expected)
-    same_bits(mask_of(x).apply(x), expected)
-    assert memory_of(x).tobytes() == before
+def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(either, dropped, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        x = layout(ordered_dtype)
+        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+        before = memory_of(x).tobytes()
+        expected = dropped(x)
+        same_bits(fastdrop.dropout(x, RATE, rng=stream()), expected)
+        same_bits(mask_of(x).apply(x), expected)
+        assert memory_of(x).tobytes() == before
 
 
-def test_any_layout_of_out_is_filled_and_nothing_beside_it(either, dropped, layout, ordered_dtype):
-    out = layout(ordered_dtype)
-    memory = memory_of(out)
-    memory[:] = np.arange(memory.size) * 37 + 11
-    before = memory.copy()
-    x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
-    fill(out, dropped(x))
-    expected = memory.tobytes()
-    memory[:] = before
-    assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
-    assert memory.tobytes() == expected
-    memory[:] = before
-    assert mask_of(x).apply(x, out=out) is out
-    assert memory.tobytes() == expected
+def test_any_layout_of_out_is_filled_and_nothing_beside_it(either, dropped, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        out = layout(ordered_dtype)
+        memory = memory_of(out)
+        memory[:] = np.arange(memory.size) * 37 + 11
+        before = memory.copy()
+        x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
+        fill(out, dropped(x))
+        expected = memory.tobytes()
+        memory[:] = before
+        assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+        assert memory.tobytes() == expected
+        memory[:] = before
+        assert mask_of(x).apply(x, out=out) is out
+        assert memory.tobytes() == expected
 
 
-def test_in_place_in_any_layout(either, dropped, layout, ordered_dtype):
-    x = layout(ordered_dtype)
-    memory = memory_of(x)
-    memory[:] = np.arange(memory.size) * 37 + 11
-    fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
-    before = memory.copy()
-    fill(x, dropped(x))
-    expected = memory.tobytes()
-    memory[:] = before
-    assert fastdrop.dropout(x, RATE, rng=stream(), out=x) is x
-    assert memory.tobytes() == expected
+def test_in_place_in_any_layout(either, dropped, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        x = layout(ordered_dtype)
+        memory = memory_of(x)
+        memory[:] = np.arange(memory.size) * 37 + 11
+        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+        before = memory.copy()
+        fill(x, dropped(x))
+        expected = memory.tobytes()
+        memory[:] = before
+        assert fastdrop.dropout(x, RATE, rng=stream(), out=x) is x
+        assert memory.tobytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -441,46 +443,49 @@ def test_every_operation_has_a_function_here():
     assert {Operation[name.upper()] for name in FUNCTIONS} == set(Operation) - {Operation.DROPOUT}
 
 
-def test_functions_take_any_layout(either, worked, layout, ordered_dtype):
+def test_functions_take_any_layout(either, worked, layout, dtype):
     """Of x, and of what goes with it."""
-    for name, function in FUNCTIONS.items():
-        x, other = layout(ordered_dtype), layout(ordered_dtype)
-        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
-        fill(other, other_for(name, x.shape, ordered_dtype.newbyteorder("=")))
-        before = memory_of(x).tobytes(), memory_of(other).tobytes()
-        same_bits(function(x, other), worked(name, x, other))
-        assert (memory_of(x).tobytes(), memory_of(other).tobytes()) == before
+    for ordered_dtype in orders(dtype):
+        for name, function in FUNCTIONS.items():
+            x, other = layout(ordered_dtype), layout(ordered_dtype)
+            fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+            fill(other, other_for(name, x.shape, ordered_dtype.newbyteorder("=")))
+            before = memory_of(x).tobytes(), memory_of(other).tobytes()
+            same_bits(function(x, other), worked(name, x, other))
+            assert (memory_of(x).tobytes(), memory_of(other).tobytes()) == before
 
 
-def test_functions_fill_out_of_any_layout_and_nothing_beside_it(either, worked, layout, ordered_dtype):
-    for name, function in FUNCTIONS.items():
-        out = layout(ordered_dtype)
-        memory = memory_of(out)
-        memory[:] = np.arange(memory.size) * 37 + 11
-        before = memory.copy()
-        x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
-        other = other_for(name, out.shape, ordered_dtype.newbyteorder("="))
-        fill(out, worked(name, x, other))
-        expected = memory.tobytes()
-        memory[:] = before
-        assert function(x, other, out=out) is out
-        assert memory.tobytes() == expected
-
-
-def test_functions_in_place_in_any_layout(either, worked, layout, ordered_dtype):
-    """Of x, and of the other array."""
-    native = ordered_dtype.newbyteorder("=")
-    for name, function in FUNCTIONS.items():
-        for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
+def test_functions_fill_out_of_any_layout_and_nothing_beside_it(either, worked, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        for name, function in FUNCTIONS.items():
             out = layout(ordered_dtype)
             memory = memory_of(out)
             memory[:] = np.arange(memory.size) * 37 + 11
-            x, other = random_bits(out.shape, native), other_for(name, out.shape, native)
+            before = memory.copy()
+            x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
+            other = other_for(name, out.shape, ordered_dtype.newbyteorder("="))
             fill(out, worked(name, x, other))
             expected = memory.tobytes()
-            fill(out, other if is_other else x)
-            assert function(*((x, out) if is_other else (out, other)), out=out) is out
+            memory[:] = before
+            assert function(x, other, out=out) is out
             assert memory.tobytes() == expected
+
+
+def test_functions_in_place_in_any_layout(either, worked, layout, dtype):
+    """Of x, and of the other array."""
+    for ordered_dtype in orders(dtype):
+        native = ordered_dtype.newbyteorder("=")
+        for name, function in FUNCTIONS.items():
+            for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
+                out = layout(ordered_dtype)
+                memory = memory_of(out)
+                memory[:] = np.arange(memory.size) * 37 + 11
+                x, other = random_bits(out.shape, native), other_for(name, out.shape, native)
+                fill(out, worked(name, x, other))
+                expected = memory.tobytes()
+                fill(out, other if is_other else x)
+                assert function(*((x, out) if is_other else (out, other)), out=out) is out
+                assert memory.tobytes() == expected
 
 
 @functions

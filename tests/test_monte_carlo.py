@@ -246,7 +246,7 @@ def test_a_small_spread_of_large_numbers_is_not_lost():
     assert variance == pytest.approx(22.5, abs=1e-5)
 
 
-def test_sums_that_float32_can_not_hold_are_right():
+def test_sums_that_float32_cannot_hold_are_right():
     values = np.full((300, 2), 3e38, np.float32)
     mean, variance, _ = mc_predict(outputs_of(values), None, 300)
     assert mean.tolist() == [float(values[0, 0])] * 2

@@ -111,7 +111,7 @@ def test_from_key_starts_at_a_call(either):
     assert len({np.asarray(mask).tobytes() for mask in masks}) == 5
 
 
-def test_key_and_call_can_not_be_set():
+def test_key_and_call_cannot_be_set():
     stream = PhiloxStream(7)
     for name in ("key", "call"):
         with pytest.raises(AttributeError):
