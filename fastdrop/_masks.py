@@ -295,6 +295,10 @@ class DropoutMask(_Mask, _backend.DropoutState):
         numbers = self._numbers()
         return self.rate if numbers == (*usual, self._usual_scale(usual), None) else numbers
 
+    def _unscaled(self) -> Self:
+        """The same decisions, of which kept elements stay as they are."""
+        return self._made(*self._state()[:5], self.rate, self.keep_prob, 1.0, self._bits)
+
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
         """What follows from the rate. At rate 1 nothing is kept, however small the keep_prob that was given."""

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How every function of the family begins and ends, but for plain calls.
 
-It begins with a look at all arguments, always in the same order: rate or amount, arrays, shared axes, ``out``,
-``training``, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is drawn or
+It begins with a look at all arguments, always in the same order: rate or amount, arrays, ``training``, shared axes,
+``out``, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is drawn or
 written before all is known to be right. It ends with a draw, the mask of it, and the operation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 Lengths: TypeAlias = tuple[int, ...] | None
 D = TypeVar("D", DropoutMask, AlphaMask)
 M = TypeVar("M", DropoutMask, AlphaMask, GaussianMask)
+Groups: TypeAlias = Callable[[tuple[int, ...]], Lengths]
 
 KEEP_ALL = Rate(0.0, 1.0)
 DROP_ALL = Rate(1.0, 0.0)
@@ -42,11 +44,15 @@ class Call(NamedTuple):
         """Where the result goes. To be called before a draw: where there is no memory, no stream shall have moved."""
         return _engine.result_for(self.x) if self.out is None else self.out
 
+    @property
+    def strides(self) -> tuple[int, ...] | None:
+        """Those of the mask, None for what follows from x's shape."""
+        return None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
+
     def mask(self, kind: type[D], rate: Rate, key: int, call: int, scale: float | None = None) -> D:
         """The mask of a draw at a rate, with the scale that follows from it unless another is given."""
-        strides = None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
         number = kind._usual_scale(rate) if scale is None else scale
-        return kind._made(self.x.shape, strides, 0, key, call, *rate, number, None)
+        return kind._made(self.x.shape, self.strides, 0, key, call, *rate, number, None)
 
     def idle_mask(self, kind: type[D], scale: float = 1.0) -> D:
         """The mask of a call outside training, which drops nothing."""
@@ -59,7 +65,8 @@ def checked(
     options: tuple[object, object, object, object],
     *,
     bias: tuple[object] | None = None,
-    noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None = None,
+    noise_shape_of: Groups | None = None,
+    groups: tuple[Groups, Rate] | None = None,
 ) -> Call:
     """The arguments of a call, after its rate or amount.
 
@@ -73,7 +80,10 @@ def checked(
         The one that ``bias_dropout_add`` was given.
     noise_shape_of : callable, optional
         From the shape of the first array to that in which the mask is drawn, or to None where they are the same. It
-        raises ValueError for an array that the function does not take.
+        raises ValueError for what the caller said and the array has not.
+    groups : (callable, Rate), optional
+        The same for a function that says itself what drops together, with the rate. Which arrays it takes is a question
+        only where something is dropped: in training, at a rate above 0.
     """
     training, rng, out, return_mask = options
     (name, given), *others = arrays.items()
@@ -82,6 +92,9 @@ def checked(
     other = None
     for other_name, other_given in others:
         other = _arguments.same_kind(other_given, x, other_name, name)
+    is_training = _arguments.flag(training, "training")
+    if groups is not None and is_training:
+        noise_shape_of = partial(_lengths_of_groups, *groups)
     noise_shape = None if noise_shape_of is None else noise_shape_of(x.shape)
     return Call(
         x,
@@ -89,10 +102,19 @@ def checked(
         repeated_bias,
         noise_shape,
         None if out is None else _arguments.output(out, x, name),
-        _arguments.flag(training, "training"),
+        is_training,
         _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )
+
+
+def _lengths_of_groups(groups: Groups, rate: Rate, shape: tuple[int, ...]) -> Lengths:
+    try:
+        return groups(shape)
+    except ValueError:
+        if rate.rate > 0.0:
+            raise
+        return None
 
 
 def finished(
