@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments, _backend, _geometry, _prologue, _streams
-from fastdrop._arguments import DEFAULT_RATE, Number
+from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._masks import DropoutMask
-from fastdrop._prologue import Lengths
+from fastdrop._prologue import Groups, Lengths
 from fastdrop._streams import RNG
 
 UPSCALE: Final = "upscale_in_train"
@@ -44,10 +44,21 @@ class ChannelOptions(Options, total=False):
     data_format: DataFormat
 
 
-class ElementOptions(Options, total=False):
-    """Those of ``dropout``."""
+class PathOptions(Options, total=False):
+    """Those of ``drop_path``."""
+
+    mode: Mode
+
+
+class ShapedOptions(Options, total=False):
+    """Those of ``alpha_dropout`` and ``gaussian_dropout``."""
 
     noise_shape: Iterable[SupportsIndex | None] | None
+
+
+class ElementOptions(ShapedOptions, total=False):
+    """Those of ``dropout``."""
+
     shared_axes: SupportsIndex | Iterable[SupportsIndex] | None
     mode: Mode
 
@@ -152,18 +163,23 @@ def dropout(
     True
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    is_inverted = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE)) == UPSCALE
+    checked_mode = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
     call = _prologue.checked(
         {"x": x},
         (training, rng, out, return_mask),
         noise_shape_of=None if noise_shape is None and shared_axes is None else _lengths(noise_shape, shared_axes),
     )
-    if is_inverted:
-        return _prologue.dropped(call, checked_rate)
-    return _prologue.dropped(call, checked_rate, scale=1.0, idle_scale=checked_rate.keep_prob)
+    return _drop(call, checked_rate, checked_mode)
 
 
-def _lengths(noise_shape: Any, shared_axes: Any) -> Callable[[tuple[int, ...]], Lengths]:
+def _drop(call: _prologue.Call, rate: Rate, mode: str) -> Any:
+    """Dropout that scales in training, or that scales in inference."""
+    if mode == UPSCALE:
+        return _prologue.dropped(call, rate)
+    return _prologue.dropped(call, rate, scale=1.0, idle_scale=rate.keep_prob)
+
+
+def _lengths(noise_shape: Any, shared_axes: Any) -> Groups:
     """The lengths that a mask is drawn in, said in either way."""
 
     def lengths(shape: tuple[int, ...]) -> Lengths:
@@ -206,10 +222,10 @@ def dropout1d(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random channels of sequences to zero as a whole: Keras's SpatialDropout1D.
+    """Set random channels of sequences to zero as a whole: PyTorch's ``dropout1d``.
 
     As ``dropout2d``, for arrays of shape (N, C, L) with ``channels_first`` and (N, L, C) with ``channels_last``, or the
-    same without N.
+    same without N. Keras's SpatialDropout1D has channels last.
 
     Examples
     --------
@@ -249,7 +265,7 @@ def dropout2d(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random channels of images to zero as a whole and scale the others up: Keras's SpatialDropout2D.
+    """Set random channels of images to zero as a whole and scale the others up: PyTorch's ``dropout2d``.
 
     Neighbours in a channel are so alike that dropping single elements takes little from it: J. Tompson et al.,
     "Efficient object localization using convolutional networks", CVPR 2015.
@@ -257,9 +273,11 @@ def dropout2d(
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        (N, C, H, W) for ``channels_first``, (N, H, W, C) for ``channels_last``; or the same without N.
+        (N, C, H, W) for ``channels_first``, (N, H, W, C) for ``channels_last``; or the same without N. Three dimensions
+        are one image here, and for now (N, C, L) in PyTorch, which warns: that is ``dropout1d``. Where nothing is
+        dropped, because of ``training`` or a rate of 0, any shape will do.
     data_format : {"channels_first", "channels_last"}
-        Where the channels are.
+        Where the channels are. Keras's SpatialDropout2D has them last by default.
     rate, keep_prob, training, rng, out, return_mask
         As for ``dropout``.
 
@@ -306,10 +324,10 @@ def dropout3d(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random channels of volumes to zero as a whole: Keras's SpatialDropout3D.
+    """Set random channels of volumes to zero as a whole: PyTorch's ``dropout3d``.
 
     As ``dropout2d``, for arrays of shape (N, C, D, H, W) with ``channels_first`` and (N, D, H, W, C) with
-    ``channels_last``, or the same without N.
+    ``channels_last``, or the same without N. Keras's SpatialDropout3D has channels last.
 
     Examples
     --------
@@ -323,21 +341,22 @@ def dropout3d(
 
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[PathOptions]
 ) -> np.ndarray: ...
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[PathOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[PathOptions]
 ) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
 def drop_path(
     x: npt.ArrayLike,
     rate: Number = DEFAULT_RATE,
     *,
     keep_prob: Number | None = None,
+    mode: Mode = UPSCALE,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -352,6 +371,9 @@ def drop_path(
     ----------
     x : array_like of float16, bfloat16, float32 or float64, shape (N, ...)
         One sample after another.
+    mode : {"upscale_in_train", "downscale_in_infer"}
+        Where the scaling is done. The second is the form of the paper: samples that are kept stay as they are in
+        training, and otherwise all are multiplied by ``1 - rate``.
     rate, keep_prob, training, rng, out, return_mask
         As for ``dropout``.
 
@@ -371,14 +393,15 @@ def drop_path(
            [2., 2., 2.]])
     """
 
-    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+    def samples(shape: tuple[int, ...]) -> Lengths:
         if len(shape) == 0:
             raise ValueError("x must have samples along its first dimension, got an array of no dimension")
         return _without_axes(shape, range(1, len(shape)))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of)
-    return _prologue.dropped(call, checked_rate)
+    checked_mode = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(samples, checked_rate))
+    return _drop(call, checked_rate, checked_mode)
 
 
 @overload
@@ -461,7 +484,7 @@ def embedding_dropout(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random rows of an embedding's table to zero and scale the others up: a word falls wherever it stands.
+    """Set random rows of an embedding's table to zero and scale the others up: a word drops wherever it stands.
 
     The method is Y. Gal, Z. Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",
     NIPS 2016.
@@ -490,13 +513,13 @@ def embedding_dropout(
            [0., 0.]])
     """
 
-    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+    def rows(shape: tuple[int, ...]) -> Lengths:
         if len(shape) != 2:
             raise ValueError(f"table must have two dimensions, (words, features), got shape {shape}")
         return _without_axes(shape, (1,))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    call = _prologue.checked({"table": table}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of)
+    call = _prologue.checked({"table": table}, (training, rng, out, return_mask), groups=(rows, checked_rate))
     return _prologue.dropped(call, checked_rate)
 
 
@@ -507,19 +530,42 @@ def _dropout_channels(
     keep_prob: object,
     data_format: object,
     options: tuple[object, object, np.ndarray | None, object],
+    name: str | None = None,
 ) -> Any:
-    """Dropout of whole channels, whose lengths have one letter each."""
+    """Dropout of whole channels, whose lengths have one letter each; of a layer of that name in batches alone."""
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    channels = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
+    sample = "C" + lengths if channels == CHANNELS_FIRST else lengths + "C"
 
-    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
-        data_format_given = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
-        sample = "C" + lengths if data_format_given == CHANNELS_FIRST else lengths + "C"
-        if len(shape) - len(sample) not in (0, 1):
+    def planes(shape: tuple[int, ...]) -> Lengths:
+        if len(shape) - len(sample) not in ((0, 1) if name is None else (1,)):
+            alone = f" or ({', '.join(sample)})" if name is None else ""
             raise ValueError(
-                f"x must have shape (N, {', '.join(sample)}) or ({', '.join(sample)}) in dropout{len(lengths)}d with "
-                f"{data_format}, got {shape}"
+                f"x must have shape (N, {', '.join(sample)}){alone} in {name or f'dropout{len(lengths)}d'} with "
+                f"{channels}, got {shape}"
             )
         first = len(shape) - len(sample) + sample.index(lengths)
         return _without_axes(shape, range(first, first + len(lengths)))
 
-    checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _prologue.dropped(_prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of), checked_rate)
+    call = _prologue.checked({"x": x}, options, groups=(planes, checked_rate))
+    return _prologue.dropped(call, checked_rate)
+
+
+def spatial_dropout(lengths: str) -> Callable[..., Any]:
+    """What Keras's layer SpatialDropout1D, 2D or 3D does: channels are last by default, and x is a batch."""
+
+    def function(
+        x: npt.ArrayLike,
+        rate: Number = DEFAULT_RATE,
+        *,
+        keep_prob: Number | None = None,
+        data_format: DataFormat = CHANNELS_LAST,
+        training: bool = True,
+        rng: RNG = None,
+        out: np.ndarray | None = None,
+        return_mask: bool = False,
+    ) -> Any:
+        name = f"SpatialDropout{len(lengths)}D"
+        return _dropout_channels(lengths, x, rate, keep_prob, data_format, (training, rng, out, return_mask), name)
+
+    return function

@@ -333,6 +333,12 @@ def relu_dropout_backward(
     return dx
 
 
+class ZoneoutOptions(Options, total=False):
+    """Those of ``zoneout``."""
+
+    mask: DropoutMask | None
+
+
 @overload
 def zoneout(
     new: npt.ArrayLike,
@@ -340,7 +346,7 @@ def zoneout(
     rate: Number = ...,
     *,
     return_mask: Literal[False] = ...,
-    **options: Unpack[Options],
+    **options: Unpack[ZoneoutOptions],
 ) -> np.ndarray: ...
 @overload
 def zoneout(
@@ -349,11 +355,11 @@ def zoneout(
     rate: Number = ...,
     *,
     return_mask: Literal[True],
-    **options: Unpack[Options],
+    **options: Unpack[ZoneoutOptions],
 ) -> tuple[np.ndarray, DropoutMask]: ...
 @overload
 def zoneout(
-    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ZoneoutOptions]
 ) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
 def zoneout(
     new: npt.ArrayLike,
@@ -361,6 +367,7 @@ def zoneout(
     rate: Number = DEFAULT_RATE,
     *,
     keep_prob: Number | None = None,
+    mask: DropoutMask | None = None,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -374,6 +381,9 @@ def zoneout(
         The state after and before a step.
     rate : float
         The probability that an element stays as it was.
+    mask : DropoutMask, optional
+        The mask to use, instead of a rate and a new draw, for example the one of the step before: ``new`` where it
+        keeps, ``old`` where it drops, whatever its scale. Its rate is the one that counts when not training.
     keep_prob, training, rng, out
         As for ``dropout``. When not training the result is what training expects: ``keep_prob * new + rate * old``,
         whose second part is rounded to the dtype before the first is added.
@@ -385,7 +395,7 @@ def zoneout(
     y : ndarray
         ``new`` where kept, ``old`` where dropped.
     mask : DropoutMask
-        Only with ``return_mask``.
+        Only with ``return_mask``. Its scale is 1.
 
     References
     ----------
@@ -404,8 +414,18 @@ def zoneout(
     array([[0.75, 0.75, 0.75, 0.75],
            [0.75, 0.75, 0.75, 0.75]])
     """
-    checked_rate = _arguments.rate_of(rate, keep_prob)
+    if mask is not None:
+        _arguments.of_type(mask, "mask", DropoutMask)
+        if not isinstance(rate, _arguments.UnsetRate) or keep_prob is not None or rng is not None:
+            raise ValueError("give a mask, or rate, keep_prob and rng to draw one, not both")
+    checked_rate = _arguments.rate_of(rate, keep_prob) if mask is None else Rate(mask.rate, mask.keep_prob)
     call = _prologue.checked({"new": new, "old": old}, (training, rng, out, return_mask))
+    if mask is not None and mask.shape != call.x.shape:
+        raise ValueError(f"mask must have the shape of new, {call.x.shape}, got {mask.shape}")
+    if mask is not None and call.training:
+        held = mask._unscaled()
+        y = held._applied(Operation.ZONEOUT, call.x, call.out, call.other)
+        return (y, held) if call.return_mask else y
     if call.training:
         return _prologue.dropped(call, checked_rate, Operation.ZONEOUT, scale=1.0)
     assert call.other is not None

@@ -225,8 +225,10 @@ class RecurrentDropout(Stochastic):
         The probability to drop an element of the state that a step takes from the step before.
     gates : int
         4 for an LSTM, 3 for a GRU.
-    per_gate : bool
-        A mask of its own for each gate, or, with False, one for all of them.
+    per_gate : bool, optional
+        A mask of its own for each gate, or, with False, one for all of them. None is Keras's rule: the gates share
+        their masks as long as ``recurrent_dropout`` is 0, and have masks of their own with it, or with Keras's
+        ``implementation=1``, which is True here.
     rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
         Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
         of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
@@ -240,7 +242,7 @@ class RecurrentDropout(Stochastic):
     dropout, recurrent_dropout : float
         May be set between batches: the call numbers that follow do not depend on them.
     gates, per_gate
-        As given.
+        As given. The rule that None stands for is looked at in each ``draw``, with the rates that hold then.
     rng : PhiloxStream
         The stream. It can be set later, to all that the parameter may be.
     training : bool
@@ -255,7 +257,8 @@ class RecurrentDropout(Stochastic):
     -----
     In training each ``draw`` takes two call numbers of the stream, whatever the rates. The first gives the mask of the
     input, ``DropoutMask((gates, batch, features), dropout, key=rng.key, call=call)``, and the second that of the state,
-    of shape (gates, batch, units) and rate ``recurrent_dropout``. With ``per_gate=False`` the first axis is left out.
+    of shape (gates, batch, units) and rate ``recurrent_dropout``. Where the gates share their masks the first axis is
+    left out: what all see then is what the first gate would see of masks of its own.
 
     A rate of 1 drops everything.
 
@@ -288,23 +291,26 @@ class RecurrentDropout(Stochastic):
         recurrent_dropout: float = 0.0,
         *,
         gates: int = 4,
-        per_gate: bool = True,
+        per_gate: bool | None = None,
         rng: RNG = None,
         always: bool = False,
     ) -> None:
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.gates: int = _arguments.count(gates, "gates")
-        self.per_gate: bool = _arguments.flag(per_gate, "per_gate")
+        self.per_gate: bool | None = None if per_gate is None else _arguments.flag(per_gate, "per_gate")
         super().__init__(rng, always)
 
-    def draw(self, batch: int, features: int, units: int) -> RecurrentMasks:
+    def draw(self, batch: int, features: int, units: int, training: bool | None = None) -> RecurrentMasks:
         """The masks of the next batch.
 
         Parameters
         ----------
         batch, features, units : int
             How many sequences there are, and how long the input and the state of one step of one of them are.
+        training : bool, optional
+            Whether to draw for this batch, whatever ``training``, ``always`` and ``fastdrop.stochastic`` say. None
+            leaves it to them.
 
         Returns
         -------
@@ -314,16 +320,17 @@ class RecurrentDropout(Stochastic):
         batch = _arguments.unsigned(batch, "batch", 31)
         features = _arguments.unsigned(features, "features", 31)
         units = _arguments.unsigned(units, "units", 31)
-        gates, per_gate = self.gates, self.per_gate
-        if not self.is_stochastic:
+        gates, dropout, recurrent_dropout = self.gates, self.dropout, self.recurrent_dropout
+        per_gate = recurrent_dropout > 0.0 if self.per_gate is None else self.per_gate
+        if not self._draws(training):
             return RecurrentMasks(
                 GateMasks(gates, batch, features, per_gate, 0.0, 0, 0),
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),
             )
         stream = self._stream
         return RecurrentMasks(
-            GateMasks(gates, batch, features, per_gate, self.dropout, *stream.next_draw()),
-            GateMasks(gates, batch, units, per_gate, self.recurrent_dropout, *stream.next_draw()),
+            GateMasks(gates, batch, features, per_gate, dropout, *stream.next_draw()),
+            GateMasks(gates, batch, units, per_gate, recurrent_dropout, *stream.next_draw()),
         )
 
     def __repr__(self) -> str:

@@ -275,6 +275,11 @@ class DropoutMask(_backend.DropoutState, _Mask):
         numbers = self._numbers()
         return self.rate if numbers == (*usual, self._usual_scale(usual), None) else numbers
 
+    def _unscaled(self) -> Self:
+        """The same decisions, of which kept elements stay as they are."""
+        place = self.shape, self._strides, self._offset, self.key, self.call
+        return self._made(*place, self.rate, self.keep_prob, 1.0, self._bits)
+
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
         """What follows from the rate."""

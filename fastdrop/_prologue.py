@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How every function of the family begins and ends, but for plain calls.
 
-It begins with a look at all arguments, always in the same order: rate or amount, x and ``out``, other arrays, shared
-axes, ``training``, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is drawn
-or written before all is known to be right. It ends with a draw, the mask of it, and the operation.
+It begins with a look at all arguments, always in the same order: rate or amount, x and ``out``, other arrays,
+``training``, shared axes, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is
+drawn or written before all is known to be right. It ends with a draw, the mask of it, and the operation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask, GaussianMask
 
 Lengths: TypeAlias = tuple[int, ...] | None
+Groups: TypeAlias = Callable[[tuple[int, ...]], Lengths]
 
 KEEP_ALL = Rate(0.0, 1.0)
 DROP_ALL = Rate(1.0, 0.0)
@@ -41,8 +43,9 @@ class Call(NamedTuple):
         """Where the result goes. To be called before a draw: where there is no memory, no stream shall have moved."""
         return _engine.result_for(self.x) if self.out is None else self.out
 
+    @property
     def strides(self) -> tuple[int, ...] | None:
-        """Of the mask, as masks take them."""
+        """Those of the mask, None for what follows from x's shape."""
         return None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
 
 
@@ -51,7 +54,8 @@ def checked(
     options: tuple[object, object, np.ndarray | None, object],
     *,
     bias: tuple[object] | None = None,
-    noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None = None,
+    noise_shape_of: Groups | None = None,
+    groups: tuple[Groups, Rate] | None = None,
 ) -> Call:
     """The arguments of a call, after its rate or amount.
 
@@ -65,7 +69,10 @@ def checked(
         The one that ``bias_dropout_add`` was given.
     noise_shape_of : callable, optional
         From the shape of the first array to that in which the mask is drawn, or to None where they are the same. It
-        raises ValueError for an array that the function does not take.
+        raises ValueError for what the caller said and the array has not.
+    groups : (callable, Rate), optional
+        The same for a function that says itself what drops together, with the rate. Which arrays it takes is a question
+        only where something is dropped: in training, at a rate above 0.
     """
     training, rng, out, return_mask = options
     names = iter(arrays)
@@ -75,6 +82,9 @@ def checked(
     other = None
     for other_name in names:
         other = _arguments.same_kind(arrays[other_name], x, other_name, name)
+    is_training = training if type(training) is bool else _arguments.flag(training, "training")
+    if groups is not None and is_training:
+        noise_shape_of = partial(_lengths_of_groups, *groups)
     noise_shape = None if noise_shape_of is None else noise_shape_of(x.shape)
     return Call(
         x,
@@ -82,10 +92,19 @@ def checked(
         repeated_bias,
         noise_shape,
         out,
-        training if type(training) is bool else _arguments.flag(training, "training"),
+        is_training,
         return_mask if type(return_mask) is bool else _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )
+
+
+def _lengths_of_groups(groups: Groups, rate: Rate, shape: tuple[int, ...]) -> Lengths:
+    try:
+        return groups(shape)
+    except ValueError:
+        if rate.rate > 0.0:
+            raise
+        return None
 
 
 def dropped(
@@ -123,7 +142,7 @@ def dropped(
         operands = _backend.Operands(call.x, y, scale, call.other, call.bias)
         _engine.apply(operation, operands, _backend.Draw(key, number, rate.threshold))
         return y
-    mask = kind._made(call.x.shape, call.strides(), 0, key, number, *rate, scale)
+    mask = kind._made(call.x.shape, call.strides, 0, key, number, *rate, scale)
     return _result(call, mask, operation, y)
 
 
@@ -134,7 +153,7 @@ def perturbed(call: Call, stddev: float, additive: bool) -> Any:
         idle = GaussianMask._made(call.x.shape, None, 0, 0, 0, 0.0, additive)
         return _result(call, idle, operation, call.out)
     y = call.result() if stddev > 0.0 else call.out
-    mask = GaussianMask._made(call.x.shape, call.strides(), 0, *call.source.next_draw(), stddev, additive)
+    mask = GaussianMask._made(call.x.shape, call.strides, 0, *call.source.next_draw(), stddev, additive)
     return _result(call, mask, operation, y)
 
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Self, TypeAlias, overload
 
@@ -38,14 +40,24 @@ class TrainingMode:
         """Whether a forward pass would draw, here and now: by ``training``, ``always`` or ``fastdrop.stochastic``."""
         return self.training or self.always or self in kept_stochastic.get()[0]
 
+    def _draws(self, training: object) -> bool:
+        """Whether one call draws. What it says itself outweighs all that was said before."""
+        return self.is_stochastic if training is None else _arguments.flag(training, "training")
+
 
 class Stochastic(TrainingMode):
     """What draws in training, from a stream of its own, and can go on from a checkpoint.
 
-    A subclass names the attributes that decide on its masks, beside the stream.
+    A subclass names the attributes that decide on its masks, beside the stream, and what a state may hold in addition.
     """
 
     _NUMBERS: ClassVar[tuple[str, ...]]
+    _EXACT: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _advising(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, rng: RNG, always: bool) -> None:
         super().__init__(always)
@@ -87,10 +99,11 @@ class Stochastic(TrainingMode):
             For a state that is not of such an object; nothing is changed.
         """
         own = self.state_dict()
-        names = ", ".join(own)
+        needed = own.keys() - set(self._EXACT)
+        names = ", ".join(name for name in own if name in needed)
         if not isinstance(state, Mapping):
             raise TypeError(f"state must be a mapping with {names}, got {state!r} of type {type(state).__name__}")
-        if set(state) != set(own):
+        if not needed <= set(state) <= needed | set(self._EXACT):
             raise ValueError(f"state must hold {names} and nothing else, got {', '.join(map(str, state)) or 'nothing'}")
         values = {
             name: value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
@@ -112,6 +125,43 @@ class Stochastic(TrainingMode):
         self.rng._restore(key, call, seed if key == own_key else None)
         for name, number in numbers.items():
             setattr(self, name, number)
+
+
+# What other libraries call an argument that has another name here. They and fastdrop mean the same by it.
+_OUR_NAMES = {
+    **dict.fromkeys(("seed", "random_state", "generator", "key"), "rng"),
+    **dict.fromkeys(("p", "drop", "ratio", "prob", "drop_prob", "dropout_rate", "dropout_prob"), "rate"),
+    **dict.fromkeys(("axis", "axes", "broadcast_dims", "shared_axis"), "shared_axes"),
+    "std": "stddev",
+    "sigma": "stddev",
+    "dropout_state_filter_visitor": "dropout_state_filter",
+}
+_NOT_NEEDED = {
+    **dict.fromkeys(("dtype", "input_size", "input_shape"), "arrays say it themselves"),
+    **dict.fromkeys(("inplace", "in_place"), "layers leave x as it is, and the functions have out"),
+    "deterministic": "eval() stops the drawing, and so does training=False in a call",
+    "training": "train() and eval() set it, and a call may say it",
+}
+
+
+def _advising(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor of a class, which tells those who come from another library what an argument is called here."""
+    taken = inspect.signature(init).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+
+    @functools.wraps(init)
+    def checked(self: object, *args: object, **options: object) -> None:
+        for name in () if takes_any else options:
+            if name in taken:
+                continue
+            refused = f"{type(self).__name__} takes no argument {name!r}"
+            if _OUR_NAMES.get(name) in taken:
+                raise TypeError(f"{refused}: it is {_OUR_NAMES[name]!r} here")
+            if name in _NOT_NEEDED:
+                raise TypeError(f"{refused}: {_NOT_NEEDED[name]}")
+        init(self, *args, **options)
+
+    return checked
 
 
 class Probability:

@@ -119,7 +119,8 @@ class DropoutWrapper(Stochastic):
         Which parts of the state are dropped. A callable is given the state: it returns False to leave all of it alone,
         True to be asked again about each of its parts, or a structure of such answers, one for each part. A structure
         of bools says it at once; True stands for everything below it. By default all is dropped but the ``c`` of every
-        LSTMState.
+        LSTMState, and of other named tuples with ``c`` and ``h``, such as TensorFlow's LSTMStateTuple. A plain pair
+        does not say which part is the memory: both are dropped, as in TensorFlow.
     rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
         Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
         of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
@@ -205,31 +206,42 @@ class DropoutWrapper(Stochastic):
         self._held: dict[tuple[int, str], list[int]] = {}
         super().__init__(rng, always)
 
-    def __call__(self, x: Structure, state: Structure) -> tuple[Structure, Structure]:
+    def __call__(self, x: Structure, state: Structure, training: bool | None = None) -> tuple[Structure, Structure]:
         """One step of the cell, with dropout before and after it.
 
         Parameters
         ----------
         x, state : array_like or structure of array_like
             What the cell takes.
+        training : bool, optional
+            Whether to draw in this step, whatever ``training``, ``always`` and ``fastdrop.stochastic`` say. None leaves
+            it to them. It goes on to a cell that is a wrapper.
 
         Returns
         -------
         (y, state) : tuple
             What the cell returned, in its structures, with elements dropped.
         """
-        x, of_input = self._dropped("input", x, self.input_keep_prob)
-        result: object = self.cell(x, state)
+        draws = self._draws(training)
+        x, of_input = self._dropped("input", x, self.input_keep_prob, draws)
+        result: object = self._step(x, state, training)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"cell must return a pair (y, state), got {type(result).__name__}")
         y, state = result
         is_dropped = None
-        if self.is_stochastic and self.state_keep_prob < 1.0:
+        if draws and self.state_keep_prob < 1.0:
             is_dropped = _chosen(self.dropout_state_filter, state)
-        state, of_state = self._dropped("state", state, self.state_keep_prob, is_dropped)
-        y, of_output = self._dropped("output", y, self.output_keep_prob)
+        state, of_state = self._dropped("state", state, self.state_keep_prob, draws, is_dropped)
+        y, of_output = self._dropped("output", y, self.output_keep_prob, draws)
         self.masks = StepMasks(of_input, of_state, of_output)
         return y, state
+
+    def _step(self, x: Structure, state: Structure, training: bool | None) -> object:
+        """What the cell returns, with what the call said on training if it is a wrapper itself."""
+        cell: object = self.cell
+        if isinstance(cell, DropoutWrapper):
+            return cell(x, state, training)
+        return self.cell(x, state)
 
     def start_sequence(self) -> Self:
         """Let go of the masks of ``variational_recurrent``, so that the next step draws new ones.
@@ -253,11 +265,11 @@ class DropoutWrapper(Stochastic):
         return super().train(mode)
 
     def _dropped(
-        self, kind: str, values: Structure, keep_prob: float, is_dropped: list[bool] | None = None
+        self, kind: str, values: Structure, keep_prob: float, draws: bool, is_dropped: list[bool] | None = None
     ) -> tuple[Structure, Structure]:
         """Arrays with their elements dropped, and the masks, both in the structure in which the arrays came."""
         arrays = leaves(values)
-        keep_prob = keep_prob if self.is_stochastic else 1.0
+        keep_prob = keep_prob if draws else 1.0
         rate = 1.0 - keep_prob
         rates = [rate] * len(arrays) if is_dropped is None else [rate if dropped else 0.0 for dropped in is_dropped]
         # All that may be wrong with the arrays is seen before anything is drawn.
@@ -270,7 +282,7 @@ class DropoutWrapper(Stochastic):
                         f"got {arrays[i].shape}"
                     )
         masks: list[DropoutMask] = []
-        for i, call in enumerate(self._calls(kind, len(arrays))):
+        for i, call in enumerate(self._calls(kind, len(arrays), draws)):
             shape = np.shape(arrays[i])
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
@@ -282,9 +294,9 @@ class DropoutWrapper(Stochastic):
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))
 
-    def _calls(self, kind: str, n: int) -> list[int]:
+    def _calls(self, kind: str, n: int, draws: bool) -> list[int]:
         """Call numbers for n arrays: new ones, or those of the sequence."""
-        if not self.is_stochastic:
+        if not draws:
             return [0] * n
         held = self._held.get((self.rng.key, kind)) if self.variational_recurrent else None
         if held is not None and len(held) != n:
@@ -332,9 +344,10 @@ def _backward(masks: Structure, gradients: Structure, name: str) -> Structure:
 # Which arrays of a state are dropped
 
 
-def _all_but_memory(part: Structure) -> bool | LSTMState:
+def _all_but_memory(part: Structure) -> bool | list[bool]:
     """The filter, if none is given."""
-    return LSTMState(c=False, h=True) if isinstance(part, LSTMState) else True
+    names = getattr(part, "_fields", ())
+    return [name != "c" for name in names] if isinstance(part, tuple) and {"c", "h"} <= set(names) else True
 
 
 def _chosen(state_filter: StateFilter, state: Structure) -> list[bool]:

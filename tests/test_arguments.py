@@ -233,17 +233,37 @@ def test_every_function_refuses_it_and_loses_nothing(function, given, error, pie
 
 BAD_FOR_SOME = {
     "dropout1d": [
-        case("dimensions", {"x": np.ones(3)}, ValueError, "x must", "(N, C, L) or (C, L)", "dropout1d", "got (3,)"),
+        case(
+            "dimensions",
+            {"x": np.ones(3), "training": True},
+            ValueError,
+            "x must",
+            "(N, C, L) or (C, L)",
+            "dropout1d",
+            "got (3,)",
+        ),
         case(
             "data_format", {"data_format": "NCW"}, ValueError, "data_format", "channels_first", "channels_last", "NCW"
         ),
     ],
     "dropout2d": [
-        case("too few dimensions", {"x": np.ones((2, 3))}, ValueError, "(N, C, H, W) or (C, H, W)", "got (2, 3)"),
-        case("too many dimensions", {"x": np.ones((1, 2, 1, 1, 1))}, ValueError, "x must", "got (1, 2, 1, 1, 1)"),
+        case(
+            "too few dimensions",
+            {"x": np.ones((2, 3)), "training": True},
+            ValueError,
+            "(N, C, H, W) or (C, H, W)",
+            "got (2, 3)",
+        ),
+        case(
+            "too many dimensions",
+            {"x": np.ones((1, 2, 1, 1, 1)), "training": True},
+            ValueError,
+            "x must",
+            "got (1, 2, 1, 1, 1)",
+        ),
         case(
             "too few dimensions, channels last",
-            {"x": np.ones((2, 3)), "data_format": "channels_last"},
+            {"x": np.ones((2, 3)), "data_format": "channels_last", "training": True},
             ValueError,
             "x must have shape (N, H, W, C) or (H, W, C)",
             "dropout2d with channels_last",
@@ -256,18 +276,48 @@ BAD_FOR_SOME = {
         case("data_format an array", {"data_format": np.ones(2)}, ValueError, "data_format must be", "got array"),
     ],
     "dropout3d": [
-        case("dimensions", {"x": np.ones((2, 3))}, ValueError, "x must", "(N, C, D, H, W) or (C, D, H, W)", "(2, 3)"),
+        case(
+            "dimensions",
+            {"x": np.ones((2, 3)), "training": True},
+            ValueError,
+            "x must",
+            "(N, C, D, H, W) or (C, D, H, W)",
+            "(2, 3)",
+        ),
         case("data_format", {"data_format": 1}, ValueError, "data_format", "channels_first", "channels_last", "1"),
     ],
-    "drop_path": [case("dimensions", {"x": np.float32(1)}, ValueError, "x must have samples", "no dimension")],
+    "drop_path": [
+        case("dimensions", {"x": np.float32(1), "training": True}, ValueError, "x must have samples", "no dimension")
+    ],
     "embedding_dropout": [
         case(
-            "one dimension", {"table": np.ones(3)}, ValueError, "table", "two dimensions", "(words, features)", "(3,)"
+            "one dimension",
+            {"table": np.ones(3), "training": True},
+            ValueError,
+            "table",
+            "two dimensions",
+            "(words, features)",
+            "(3,)",
         ),
-        case("three dimensions", {"table": np.ones((1, 2, 3))}, ValueError, "table", "two dimensions", "(1, 2, 3)"),
+        case(
+            "three dimensions",
+            {"table": np.ones((1, 2, 3)), "training": True},
+            ValueError,
+            "table",
+            "two dimensions",
+            "(1, 2, 3)",
+        ),
     ],
     "feature_alpha_dropout": [
-        case("dimensions", {"x": np.ones(3)}, ValueError, "x must", "at least two dimensions", "(N, C, ...)", "(3,)"),
+        case(
+            "dimensions",
+            {"x": np.ones(3), "training": True},
+            ValueError,
+            "x must",
+            "at least two dimensions",
+            "(N, C, ...)",
+            "(3,)",
+        ),
     ],
     "gaussian_dropout": [
         case("rate 1", {"rate": 1}, ValueError, "rate must be below 1", "rate / (1 - rate)", "got rate=1"),
@@ -337,7 +387,7 @@ def test_what_a_function_cannot_take_it_refuses_and_loses_nothing(function, give
     out = np.full(np.shape(arrays[function.operands[0]]), 7, np.float64)
     for rng, training in itertools.product((PhiloxStream(1), np.random.default_rng(1), None), (True, False)):
         start = position(rng)
-        arguments = {"out": out, **options, "rng": rng, "training": training}
+        arguments = {"out": out, "training": training, **options, "rng": rng}
         assert_refused(error, pieces, partial(function, *arrays.values(), **arguments))
         assert position(rng) == start, f"{rng!r} has moved"
     assert (out == 7).all()

@@ -48,7 +48,7 @@ def test_chosen_layers_draw_within_and_not_after():
     ("name", "amount"),
     [
         ("Dropout", 0.5),
-        ("SpatialDropout1D", 0.5),
+        ("Dropout1d", 0.5),
         ("DropPath", 0.5),
         ("DropConnect", 0.5),
         ("EmbeddingDropout", 0.5),

@@ -106,7 +106,7 @@ def test_a_tool_finds_mistakes() -> None:
     with pytest.raises(TypeError, match="rate"):
         fastdrop.drop_path(X, "0.5")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="noise_shape"):
-        fastdrop.alpha_dropout(X, noise_shape=None)  # type: ignore[call-overload]
+        fastdrop.relu_dropout(X, noise_shape=None)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="keep_prob"):
         fastdrop.gaussian_noise(X, 0.1, keep_prob=0.5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="stddev"):
