@@ -28,7 +28,6 @@ import hashlib
 import json
 import os
 import queue
-import resource
 import shutil
 import signal
 import subprocess
@@ -90,13 +89,11 @@ class Prepared:
 
 
 def _versioned() -> list[Path]:
-    """The files under version control, and those about to be."""
+    """The files under version control, and those about to be, but for what tries mutants."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     names = [Path(name) for name in listed.split("\0") if name and (ROOT / name).is_file()]
-    return [
-        name for name in names if name.parent != Path("tests") or not name.name.startswith(("mutation", "test_mut"))
-    ]
+    return [name for name in names if "mutation" not in name.name and name.name != "mutants.py"]
 
 
 def _compile(source: str, tree: Path, target: Path) -> bool:
@@ -118,8 +115,9 @@ def _run_tests(
 ) -> tuple[str, str]:  # fmt: skip
     """Whether a mutant survived, was killed or ran into a timeout; and the output."""
     plan = tree.parent / f"{tree.name}.plan.json"
+    limits = {"timeout": 900 if slow else TEST_TIMEOUT * (4 if trace else 1), "memory": None if slow else MEMORY}
     told = {"tests": tests, "implementations": isas, "trace": str(trace) if trace else None}
-    plan.write_text(json.dumps({**told, "timeout": 900 if slow else TEST_TIMEOUT * (4 if trace else 1)}))
+    plan.write_text(json.dumps({**told, **limits}))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTDROP_")}
     environment = {**clean, "MUTATION_PLAN": str(plan), "HYPOTHESIS_PROFILE": "mutation",
                    "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'tests'}"}  # fmt: skip
@@ -132,7 +130,6 @@ def _run_tests(
     process = subprocess.Popen(
         command if trace else [*command, "-x"], cwd=tree, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
-        preexec_fn=None if slow else lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
     )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=timeout)

@@ -2,7 +2,7 @@
 """What mutation.py loads into pytest: which tests run and in which order, what they execute, an end to what hangs.
 
 MUTATION_PLAN names a JSON file that says so: "tests" (functions in their order, or null for all), "implementations",
-"timeout" of a test in seconds, and "trace", the file to which is written what was executed, or null.
+"timeout" of a test in seconds, "memory" in bytes or null, and "trace", the file that gets what was executed, or null.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import collections
 import faulthandler
 import json
 import os
+import resource
 import sys
 import threading
 import time
@@ -94,8 +95,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         "mutation", max_examples=15, deadline=None, derandomize=True, database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
-    if target := _plan().get("trace"):
-        early_config.pluginmanager.register(_Trace(target))
+    plan = _plan()
+    if plan["memory"] is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (plan["memory"], plan["memory"]))
+    if plan["trace"] is not None:
+        early_config.pluginmanager.register(_Trace(plan["trace"]))
 
 
 @pytest.hookimpl(trylast=True)
