@@ -124,13 +124,14 @@ def _python_changes(node: Any, source: bytes, starts: list[int]) -> Iterator[tup
     def span(part: Any) -> tuple[int, int]:
         return starts[part.lineno - 1] + part.col_offset, starts[part.end_lineno - 1] + part.end_col_offset
 
-    def exchanged(left: Any, operator: Any, right: Any, suffix: str = "") -> Iterator[tuple[str, int, int, str]]:
+    def exchanged(left: Any, operator: Any, right: Any) -> Iterator[tuple[str, int, int, str]]:
         old, *new = OPERATORS.get(type(operator), ("",))
         begin, end = span(left)[1], span(right)[0]
         match = re.search(re.escape(old).replace(r"\ ", r"\s+").encode(), source[begin:end])
-        for text in new if match else ():
-            at = begin + match.start()
-            yield f"{type(operator).__name__}-{text}".replace(" ", "-"), at, begin + match.end(), text + suffix
+        if match:
+            for text in new:
+                kind = f"{type(operator).__name__}-{text}".replace(" ", "-")
+                yield kind, begin + match.start(), begin + match.end(), text
 
     match node:
         case ast.Compare():
@@ -148,10 +149,10 @@ def _python_changes(node: Any, source: bytes, starts: list[int]) -> Iterator[tup
             yield "dropped", begin, begin + (3 if isinstance(node.op, ast.Not) else 1), ""
         case ast.Constant(value=bool()):
             yield "flipped", *span(node), str(not node.value)
-        case ast.Constant(value=int() | float()):
-            yield "more", *span(node), str(node.value + 1)
-            if isinstance(node.value, int):
-                yield "less", *span(node), str(node.value - 1) if node.value else "(-1)"
+        case ast.Constant(value=int() | float() as value):
+            yield "more", *span(node), str(value + 1)
+            if isinstance(value, int):
+                yield "less", *span(node), str(value - 1) if value else "(-1)"
         case ast.Raise():
             yield "pass", *span(node), "pass"
         case ast.Expr(value=ast.Call()):
@@ -198,11 +199,14 @@ def c_mutants(file: str, source: bytes) -> list[Mutant]:
         begin, end = match.span()
         position = end
         if kind == "number":
-            value = float(old) if "." in old else int(old, 0)
-            write = hex if old[:2].lower() == "0x" else str
-            for name, new in (("more", value + 1), ("less", value - 1)):
-                if new >= 0 and (isinstance(value, int) or name == "more"):
-                    found.append(_mutant(file, source, name, begin, end, write(new), None))  # type: ignore[operator]
+            if "." in old:
+                others = {"more": str(float(old) + 1)}
+            else:
+                write = hex if old[:2].lower() == "0x" else str
+                others = {"more": write(int(old, 0) + 1), "less": write(int(old, 0) - 1)}
+            for name, new in others.items():
+                if not new.startswith("-"):
+                    found.append(_mutant(file, source, name, begin, end, new, None))
         elif kind == "operator":
             begin += len(old) - len(old.strip())
             for new in C_OPERATORS.get(old.strip(), ()):

@@ -401,11 +401,11 @@ def _only(name: str) -> int:
     mutant = next((mutant for mutant in mutants_of(file, source) if mutant.id == name), None)
     if mutant is None:
         sys.exit(f"there is no mutant {name}")
-    changed = [text.decode().splitlines(keepends=True) for text in (source, mutant.applied(source))]
+    old, new = (text.decode().splitlines(keepends=True) for text in (source, mutant.applied(source)))
     prepared = prepare(with_c=file.startswith("csrc"))
     with _workplace(prepared) as tree:
         outcome, output = try_mutant(mutant, prepared, tree)
-    _say(f"{''.join(difflib.unified_diff(*changed, file, file))}\n{output}\n{outcome}")
+    _say(f"{''.join(difflib.unified_diff(old, new, file, file))}\n{output}\n{outcome}")
     return int(outcome == "survived")
 
 

@@ -26,7 +26,8 @@ IMPLEMENTATION_FIXTURES = ("implementation", "compiled")
 
 
 def _plan() -> dict[str, Any]:
-    return json.loads(Path(os.environ["MUTATION_PLAN"]).read_text())
+    plan: dict[str, Any] = json.loads(Path(os.environ["MUTATION_PLAN"]).read_text())
+    return plan
 
 
 def _function(item: pytest.Item) -> str:
@@ -118,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = sorted((item for item in items if item not in left_out), key=lambda item: rank[_function(item)])
 
 
-_stderr = os.dup(2) if "MUTATION_PLAN" in os.environ else None  # before pytest captures it
+_stderr = os.dup(2)  # before pytest captures it
 
 
 @pytest.hookimpl(wrapper=True)
