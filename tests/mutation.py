@@ -12,7 +12,7 @@ written by hand into mutation_results.json and carried over to the next results 
 
 Everything happens in a temporary folder, in a copy of the files under version control. It is built there once, and one
 run of the suite records which test executes which line: a mutant is tried on those tests, the quick ones first. Mutants
-of C are tried at -O1, on a fast instruction set, then on the portable one, then with the sanitizers of the core's own tests.
+of C are tried at -O1 on a fast instruction set, then on the portable one, then with sanitizers by the tests of the core.
 One that does not compile, or compiles to the same object, does not count.
 """
 
@@ -303,8 +303,9 @@ def try_all(
             places.put(tree)
 
         slots = [file for file, (size, _) in plan.items() for _ in range(size)]
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(one, slots))
+        pool = stack.enter_context(ThreadPoolExecutor(jobs))
+        stack.callback(pool.shutdown, cancel_futures=True)  # where it is interrupted
+        list(pool.map(one, slots))
     return outcomes
 
 
