@@ -176,7 +176,9 @@ def _python_changes(node: Any, source: bytes, starts: list[int]) -> Iterator[tup
 
 
 C_HIDDEN = re.compile(
-    rb'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|^[ \t]*#(?:\\\n|[^\n])*', re.S | re.M
+    rb'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|^[ \t]*#(?:\\\n|[^\n])*'
+    rb"|^[ ]+(?:const |static )*(?!return|else|case)[a-z]\w* \w+\[[^;={]*",  # arrays: a longer one does the same
+    re.DOTALL | re.MULTILINE,
 )
 C_TOKEN = re.compile(
     rb"(?P<call>(?<=[;{}\s])\n[ ]+[a-z_]\w*\([^;{}]*\);)|(?P<jump>\b(?:break|continue);)"
@@ -190,7 +192,10 @@ C_OPERATORS = {old.strip(): new for old, *new in OPERATORS.values()} | {
 
 
 def c_mutants(file: str, source: bytes) -> list[Mutant]:
-    """All mutants of a C file outside of comments, strings and the preprocessor; not all of them will compile."""
+    """All mutants of a C file but for comments, strings, lines of the preprocessor and lengths of arrays.
+
+    Some of them do not compile, or compile to the same.
+    """
     visible = C_HIDDEN.sub(lambda hidden: re.sub(rb"[^\n]", b" ", hidden[0]), source)
     found = []
     position = 0

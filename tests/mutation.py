@@ -12,7 +12,7 @@ written by hand into mutation_results.json and carried over to the next results 
 
 Everything happens in a temporary folder, in a copy of the files under version control. It is built there once, and one
 run of the suite records which test executes which line: a mutant is tried on those tests, the quick ones first. Mutants
-of C are tried at -O1 on a fast instruction set, then on the portable one, then with sanitizers by the tests of the core.
+of C are tried at -O1 on a fast instruction set, then on the portable one, then with sanitizers by tests of the core.
 One that does not compile, or compiles to the same object, does not count.
 """
 
