@@ -18,21 +18,12 @@ MSVC = sys.platform == "win32"
 
 core = Extension(
     "fastdrop._core",
-    sources=[
-        "fastdrop/_core.pyx",
-        "csrc/dispatch.c",
-        "csrc/walk.c",
-        "csrc/isa_portable.c",
-        "csrc/isa_sse2.c",
-        "csrc/isa_avx2.c",
-        "csrc/isa_avx512.c",
-        "csrc/isa_neon.c",
-    ],
+    sources=["fastdrop/_core.pyx", *sorted(glob("csrc/*.c"))],
     depends=sorted(glob("csrc/*.h")),
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-    # A fused multiply-add rounds once where the reference rounds twice. Nobody asks for the errno of a square root. What a
-    # debugger wants, which Python's own flags ask for, would be six times as large as the code.
+    # A fused multiply-add rounds once where the reference rounds twice. Nobody asks for the errno of a square root.
+    # What a debugger wants, and Python's own flags ask for, would be six times as large as the code.
     extra_compile_args=["/O2", "/std:c11"]
     if MSVC
     else ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"],

@@ -393,6 +393,22 @@ def test_what_a_function_cannot_take_it_refuses_and_loses_nothing(function, give
     assert (out == 7).all()
 
 
+def test_of_many_mistakes_every_function_names_the_same_one_first(function):
+    """The amount, the first array, out, the other arrays, and then training, return_mask and rng."""
+    first, *others = function.operands
+    right = dict(zip(function.operands, function.arrays(), strict=True))
+    right |= {"out": None, "training": True, "return_mask": False, "rng": 1, function.amount: 0.5}
+    wrong = {function.amount: "half", first: np.ones(3, int), "out": "y"}
+    wrong |= dict.fromkeys(others, "z") | {"training": "no", "return_mask": "yes", "rng": "1"}
+    named = []
+    while wrong:
+        with pytest.raises(TypeError) as caught:
+            function(**{**right, **wrong})
+        named.append(str(caught.value).split(" must ")[0])
+        del wrong[named[-1]]
+    assert named == [function.amount, first, "out", *others, "training", "return_mask", "rng"]
+
+
 @pytest.mark.parametrize("keep_prob", [0.5, 1])
 def test_rate_and_keep_prob_together_are_refused(function, keep_prob):
     stream = PhiloxStream(1)
