@@ -332,7 +332,7 @@ def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
             f"{name} must be an int of at least 0, a sequence of such, a numpy.random.SeedSequence or None, "
             f"got {_described(seed)}"
         )
-    parts = [seed] if is_index(seed) else list(seed)
+    parts = [seed] if is_index(seed) else list(seed if isinstance(seed, Sequence) else np.asarray(seed))
     if not all(is_index(part) for part in parts):
         raise TypeError(f"{name} must hold ints of at least 0 only, got {seed!r}")
     # The seed keeps numbers of its own: it makes others from them later, and a list may have changed by then.
@@ -348,7 +348,7 @@ def is_seed(value: Any) -> bool:
         is_index(value)
         or isinstance(value, np.random.SeedSequence)
         or (isinstance(value, Sequence) and not isinstance(value, (str, bytes)))
-        or (isinstance(value, np.ndarray) and value.ndim > 0)
+        or (hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1)  # a key of JAX is an array of two ints
     )
 
 
@@ -369,8 +369,9 @@ def flag(value: Any, name: str) -> bool:
 
 
 def is_index(value: Any) -> bool:
-    """Whether it stands for an int: bools and arrays, which have ``__index__`` too, do not."""
-    return hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_, np.ndarray))
+    """Whether it stands for an int: bools and arrays of any library, which have ``__index__`` too, do not."""
+    is_array = isinstance(value, np.ndarray) or getattr(value, "ndim", 0) != 0
+    return hasattr(value, "__index__") and not is_array and not isinstance(value, (bool, np.bool_))
 
 
 def _described(value: Any) -> str:

@@ -28,6 +28,7 @@ class _Mask(_backend.MaskState):
     """What masks of all kinds have in common: the part at an index, equality, immutability."""
 
     __slots__ = ()
+    _is_factor: ClassVar[bool] = False  # whether to apply it is to multiply each element by 0 or by the scale
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
     @property
@@ -135,14 +136,17 @@ class _Mask(_backend.MaskState):
         raise AttributeError(f"masks are immutable: {name} cannot be deleted")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """What NumPy's functions and operators do with a mask beside an array: logic, and nothing else."""
-        if ufunc not in _LOGIC:
+        """What NumPy's functions and operators do with a mask: logic, and ``where=mask``, but no arithmetic."""
+        drawn, out = [isinstance(value, _Mask) for value in inputs], options.get("out", ())
+        if (any(drawn) and ufunc not in _LOGIC) or any(isinstance(value, _Mask) for value in out):
+            otherwise = ", or x * mask.to_array(x.dtype)" if self._is_factor else ""
             raise TypeError(
-                f"a {type(self).__name__} cannot stand in numpy.{ufunc.__name__}, where it would lose its scale: "
-                "mask.apply(x) drops and scales x, mask.to_array(x.dtype) is the factor of each element, and "
-                "np.asarray(mask) is what was drawn"
+                f"{type(self).__name__} cannot stand in numpy.{ufunc.__name__}, which would lose its scale: "
+                f"use mask.apply(x){otherwise}, or np.asarray(mask) for what was drawn"
             )
-        arrays = [np.asarray(value) if isinstance(value, _Mask) else value for value in inputs]
+        arrays = [np.asarray(value) if is_mask else value for value, is_mask in zip(inputs, drawn, strict=True)]
+        if isinstance(options.get("where"), _Mask):
+            options["where"] = np.asarray(options["where"])
         return getattr(ufunc, method)(*arrays, **options)
 
     def _described(self, text: str) -> str:
@@ -194,7 +198,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
     """
 
     __slots__ = ()
-    _is_factor: ClassVar[bool] = True  # whether to apply it is to multiply each element by a number
+    _is_factor = True
 
     def __init__(
         self,

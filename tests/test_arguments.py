@@ -103,7 +103,8 @@ BAD_ARGUMENTS = [
     case("rng a bool", {"rng": True}, TypeError, "rng", "True", "bool", "SeedSequence", "PhiloxStream"),
     case("rng a string", {"rng": "7"}, TypeError, "rng", "'7'", "str", "SeedSequence", "PhiloxStream"),
     case("rng of floats", {"rng": [7.0]}, TypeError, "rng", "[7.0]", "ints"),
-    case("rng of rows", {"rng": np.ones((2, 2), int)}, TypeError, "rng", "array", "ints"),
+    case("rng of rows", {"rng": np.ones((2, 2), int)}, TypeError, "rng", "array", "SeedSequence"),
+    case("rng a mask", {"rng": DropoutMask(3, 0.5, key=1)}, TypeError, "rng", "DropoutMask", "ints"),
     case("rng with a negative", {"rng": (7, -1)}, ValueError, "rng", "(7, -1)", "at least 0"),
     case("rng an array of no dimension", {"rng": np.array(7)}, TypeError, "rng", "array(7)", "SeedSequence"),
     case("rng bytes", {"rng": b"7"}, TypeError, "rng", "b'7'", "SeedSequence"),
@@ -741,6 +742,24 @@ def test_a_sequence_of_ints_is_the_seed_that_numpy_makes_of_it(seed, function):
     )
     assert named[1] == same[1]
     assert fastdrop.Dropout(rng=seed).rng.key == fastdrop.RecurrentDropout(rng=seed).rng.key == key
+
+
+class ForeignArray:
+    """An array of another library, as JAX's keys are."""
+
+    ndim = 1
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([3, 4], np.uint32)
+
+    def __index__(self):
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+
+def test_an_array_of_another_library_is_a_seed_too():
+    assert PhiloxStream(ForeignArray()).key == PhiloxStream([3, 4]).key
+    expected = fastdrop.dropout(np.ones(50), rng=[3, 4])
+    np.testing.assert_array_equal(fastdrop.dropout(np.ones(50), rng=ForeignArray()), expected)
 
 
 def test_a_seed_does_not_follow_later_changes_of_its_list():

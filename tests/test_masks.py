@@ -6,6 +6,7 @@ import itertools
 import pickle
 import tracemalloc
 
+import helpers
 import numpy as np
 import pytest
 
@@ -367,8 +368,9 @@ def test_arithmetic_with_a_mask_is_refused_because_it_would_not_scale(mask):
     for operate in (
         *(lambda: x * mask, lambda: mask * x, lambda: x + mask, lambda: mask / x, lambda: np.multiply(x, mask)),
         *(lambda: np.multiply(mask, 2.0), lambda: np.add.outer(x, mask), lambda: x.__imul__(mask)),
+        *(lambda: np.add(x, x, out=(mask,)), lambda: np.float64(2) * mask),
     ):
-        with pytest.raises(TypeError, match=rf"a {type(mask).__name__} cannot stand in numpy\..*mask\.apply\(x\)"):
+        with pytest.raises(TypeError, match=rf"{type(mask).__name__} cannot stand in numpy\..*mask\.apply\(x\)"):
             operate()
     assert (x == 1).all()
 
@@ -379,6 +381,7 @@ def test_logic_with_a_mask_is_that_of_its_booleans(dropping):
         np.testing.assert_array_equal(keep == mask, np.ones_like(keep))
         np.testing.assert_array_equal(mask & keep, keep)
         np.testing.assert_array_equal(np.logical_not(mask), ~keep)
+        np.testing.assert_array_equal(np.negative(keep * 2.0, where=mask, out=np.zeros(keep.shape)), keep * -2.0)
 
 
 @pytest.mark.parametrize("name", DROPPING | SCALED)
@@ -574,6 +577,20 @@ def test_the_numbers_of_a_gaussian_mask_are_the_same_for_every_dtype_and_kind(ei
     np.testing.assert_array_equal(term.apply(np.zeros(SHAPE, np.float16)), normals.astype(np.float16), strict=True)
     dy = np.ones(SHAPE)
     assert term.backward(dy) is dy
+
+
+@pytest.mark.parametrize("noise_shape", [(5, 1, 1), (5, 3, 1), (1, 1, 1), (1, 3, 700), (5, 1, 700)], ids=str)
+def test_a_normal_number_that_elements_share_is_the_same_in_every_implementation(noise_shape, compiled, dtypes):
+    x = np.random.default_rng(0).standard_normal((5, 3, 700)).astype(np.float32)
+    x.flat[::7] = np.resize([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 6e4], x.flat[::7].size)
+    for dtype, additive, stddev in itertools.product(dtypes, (False, True), (0.5, 1e-30)):
+        mask = GaussianMask(x.shape, stddev, key=3, noise_shape=noise_shape, additive=additive)
+        values = x.astype(dtype)
+        y = mask.apply(values)
+        with helpers.using("reference"):
+            assert mask.apply(values).tobytes() == y.tobytes()
+        part = np.s_[1:4, :2, 5:690]
+        assert mask[part].apply(values[part]).tobytes() == y[part].tobytes()
 
 
 @pytest.mark.parametrize("mask", [GaussianMask(5, 0, key=1), AlphaMask(5, 0, key=1), DropoutMask(5, 0, key=1)])
