@@ -91,6 +91,26 @@ def test_tables_keep_their_columns_whatever_a_name_holds(stored, tmp_path):
 
 
 @needs_templates
+def test_names_are_no_markup_in_either(tmp_path):
+    generator = np.random.default_rng(0)
+    peer = {"references": ("np.copyto", "fastdrop"), "out": "fresh", "peer": "A $peer$ & co\n", "memory": None}
+    records = [
+        *made_up_runs.report_records(),
+        made_up_runs.record("code", 2.0, generator, statement="y = `x` | <b>", **peer),
+    ]
+    folder = tmp_path / "re sults (1)"
+    folder.mkdir()
+    stored = made_up_runs.store(folder / "a#b_c.json", records, cpu="<i>CPU</i> | `2` \ud800\nlines")
+    made = make(stored, tmp_path / "out")
+    report, page = made["REPORT.md"], made["index.html"]
+    assert r"\<i\>CPU\</i\> \| \`2\` \\ud800 lines" in report
+    assert "<i>" not in report + page
+    assert "- A $peer$ \\& co: ``y = `x` | <b>``" in report
+    assert r"[../re sults (1)/a#b\_c.json](../re%20sults%20%281%29/a%23b_c.json)" in report
+    assert 'href="../re%20sults%20%281%29/a%23b_c.json"' in page
+
+
+@needs_templates
 def test_what_failed_is_told_in_both(tmp_path):
     path = made_up_runs.store(tmp_path / "run.json", made_up_runs.report_records(), failed=["test_dropout.py::test_x"])
     made = make(path, tmp_path / "out")

@@ -9,10 +9,9 @@ import io
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0
@@ -21,30 +20,14 @@ from fastdrop import _arguments, _backend
 from fastdrop._config import show_config
 from fastdrop._tools import bench, verify
 from fastdrop._tools.arrays import bfloat16_dtype, free_memory
-from fastdrop._tools.output import Failure, OutputFile, guarded, one_line, say
+from fastdrop._tools.output import Failure, OutputFile, Parser, guarded, say
 from fastdrop._tools.timing import RATES, RECIPE
 from fastdrop._tools.units import format_size
 from fastdrop._version import __version__
 
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
 PROG = "python -m fastdrop"
 
 T = TypeVar("T")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose help is not lost in silence where stdout does not take it."""
-
-    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        if file is sys.stdout and file is not None:
-            say(message.rstrip("\n"))
-        else:
-            super()._print_message(message, file)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ interrupted.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -17,11 +18,27 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, NoReturn, Self
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Failure(Exception):
     """Why a command cannot do its work."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and whose help is not lost in silence where stdout does not take it."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if file is sys.stdout and file is not None:
+            say(message.rstrip("\n"))
+        else:
+            super()._print_message(message, file)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def guarded(prog: str, command: Callable[[], int]) -> int:
