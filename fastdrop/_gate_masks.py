@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _engine
+from fastdrop import _arguments, _backend, _engine, _streams
 from fastdrop._kernels import Dims, IndexMap, Operands, Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
@@ -312,7 +312,7 @@ class RecurrentDropout(Stochastic):
         features = _arguments.unsigned(features, "features", 31)
         units = _arguments.unsigned(units, "units", 31)
         gates, per_gate = self.gates, self.per_gate
-        if not self.is_stochastic:
+        if not _streams.tell(self.is_stochastic):
             return RecurrentMasks(
                 GateMasks(gates, batch, features, per_gate, 0.0, 0, 0),
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),

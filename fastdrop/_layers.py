@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _functions, _noise
+from fastdrop import _arguments, _functions, _noise, _streams
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
@@ -102,7 +102,8 @@ class _Layer(Stochastic, Generic[Mask]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if cls.__doc__ is not None and "{parameters}" in cls.__doc__:
+        # A user's docstring is the user's, whatever stands in it.
+        if cls.__module__ == __name__ and cls.__doc__ is not None and "{parameters}" in cls.__doc__:
             parameters = "".join(_PARAMETERS[name] for name in inspect.signature(cls).parameters)
             shared = f"Parameters\n----------{parameters}\n{_ATTRIBUTES.format(mask=cls._mask_type)}"
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
@@ -120,9 +121,10 @@ class _Layer(Stochastic, Generic[Mask]):
         ndarray
             Of x's shape and dtype; x itself where nothing changes.
         """
+        is_drawn = _streams.tell(self.is_stochastic)  # which a plain call does not
         y: np.ndarray
         y, self.mask = self._function(
-            x, **self._amount, training=self.is_stochastic, rng=self._stream, return_mask=True, **self._options
+            x, **self._amount, training=is_drawn, rng=self._stream, return_mask=True, **self._options
         )
         return y
 

@@ -89,7 +89,7 @@ def checked(
         repeated_bias,
         noise_shape,
         None if out is None else _arguments.output(out, x, name),
-        _arguments.flag(training, "training"),
+        _streams.tell(_arguments.flag(training, "training")),
         _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )
