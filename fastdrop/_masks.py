@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _engine, _geometry, _indexing
+from fastdrop import _arguments, _backend, _engine, _foreign, _geometry, _indexing
 from fastdrop._arguments import Number, Rate
 from fastdrop._kernels import Draw, IndexMap, Operands, Operation
 
@@ -56,14 +56,12 @@ class _Mask(_backend.MaskState):
     def _changes_nothing(self) -> bool:
         raise NotImplementedError
 
-    def _checked(self, x: object, out: object, name: str) -> np.ndarray:
-        """x, as an array that the mask can be applied to, with the result in out."""
+    def _checked(self, x: object, out: object, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """x, as an array that the mask can be applied to, and out, if that is where the result goes."""
         array = _arguments.float_array(x, name)
         if array.shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {array.shape}")
-        if out is not None:
-            _arguments.output(out, array, name)
-        return array
+        return array, _engine.out_for(array, x) if out is None else _arguments.output(out, array, name)
 
     def _applied(
         self,
@@ -210,6 +208,10 @@ class DropoutMask(_Mask, _backend.DropoutState):
         rate : float
             Sets the scale of the kept elements, 1 / (1 - rate), and nothing else; 0 leaves them as they are.
         """
+        if isinstance(keep, np.ndarray):
+            _foreign.refuse_subclass(keep, "keep must be a plain ndarray", "keep")
+        else:
+            _foreign.refuse(keep, "keep must be an array of bool", "keep")
         array = np.asarray(keep)
         if array.dtype != np.bool_:
             raise TypeError(f"keep must be an array of bool, got dtype {array.dtype}: pass keep.astype(bool)")
@@ -291,7 +293,7 @@ class DropoutMask(_Mask, _backend.DropoutState):
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        return self._applied(Operation.DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
     @_backend.plain_apply
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -304,7 +306,7 @@ class DropoutMask(_Mask, _backend.DropoutState):
         out : ndarray, optional
             As in ``apply``.
         """
-        return self._applied(Operation.DROPOUT, self._checked(dy, out, "dy"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(dy, out, "dy"))
 
     def packbits(self) -> npt.NDArray[np.uint8]:
         """The mask as one bit an element in C order, little bit order: what ``numpy.packbits`` makes of it.
@@ -376,7 +378,7 @@ class AlphaMask(DropoutMask):
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Alpha dropout by this mask: the forward pass again. Parameters as for ``DropoutMask.apply``."""
-        return self._applied(Operation.ALPHA_DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.ALPHA_DROPOUT, *self._checked(x, out, "x"))
 
 
 @functools.lru_cache
@@ -507,11 +509,11 @@ class GaussianMask(_Mask):
         ndarray
             Of x's shape and dtype, or ``out``. With a standard deviation of 0 it is x itself.
         """
-        return self._perturbed(self._checked(x, out, "x"), out)
+        return self._perturbed(*self._checked(x, out, "x"))
 
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x: dy times what x was multiplied by, or dy itself where noise was added."""
-        array = self._checked(dy, out, "dy")
+        array, out = self._checked(dy, out, "dy")
         return _engine.copied(array, out) if self.additive else self._perturbed(array, out)
 
     def _perturbed(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _streams
+from fastdrop import _arguments, _foreign, _streams
 from fastdrop._training import TrainingMode, kept_stochastic
 
 Input = TypeVar("Input")
@@ -209,6 +209,11 @@ def _moments(
 
 def _output(y: object) -> np.ndarray:
     """What f returned, as an array, if its values are float64's."""
+    what_must_be = "f must return a real number or a plain array of such"
+    if isinstance(y, np.ndarray):
+        _foreign.refuse_subclass(y, what_must_be, "it")
+    else:
+        _foreign.refuse(y, what_must_be, "it")
     try:
         array = np.asarray(y)
     except ValueError as error:

@@ -88,7 +88,7 @@ def checked(
         other,
         repeated_bias,
         noise_shape,
-        None if out is None else _arguments.output(out, x, name),
+        _engine.out_for(x, given) if out is None else _arguments.output(out, x, name),
         _streams.tell(_arguments.flag(training, "training")),
         _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
