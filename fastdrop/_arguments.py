@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from fastdrop import _backend
+from fastdrop import _backend, _foreign
 
 T = TypeVar("T")
 Number: TypeAlias = float | np.floating[Any] | np.integer[Any] | np.ndarray[tuple[()], np.dtype[Any]]
@@ -116,6 +116,7 @@ def float_array(x: object, name: str = "x") -> np.ndarray:
     """An ndarray, or a subclass, of a dtype that has kernels."""
     given = x
     if not isinstance(x, np.ndarray):
+        _foreign.refuse(x, f"{name} must be an array of {FLOATS}", name)
         try:
             x = np.asarray(x)
         except ValueError as error:
@@ -163,6 +164,11 @@ def output(out: object, x: np.ndarray, name: str = "x") -> None:
     """``out`` is an array that can take the result for x."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_described(out)}")
+    if out is not x:
+        for array, own_name in ((x, name), (out, "out")):
+            _foreign.refuse_subclass(
+                array, f"{own_name} must be a plain ndarray where out is another array than {name}", own_name
+            )
     if out.shape != x.shape:
         raise ValueError(f"out must have the shape of {name}, {x.shape}, got {out.shape}")
     if not out.flags.writeable:
@@ -218,10 +224,11 @@ def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
     given = tuple(value) if np.iterable(value) else (value,)
     if not all(is_index(axis) for axis in given):
         raise TypeError(f"{name} must be an int or a sequence of ints, got {value!r}")
-    if any(not -ndim <= axis < ndim for axis in given):
+    numbers_of_axes = [operator.index(axis) for axis in given]
+    if any(not -ndim <= axis < ndim for axis in numbers_of_axes):
         allowed = f"from {-ndim} to {ndim - 1} for an array of {ndim}" if ndim > 0 else "() for an array of no"
         raise ValueError(f"{name} must be {allowed} dimensions, got {value!r}")
-    found = tuple(operator.index(axis) % ndim for axis in given)
+    found = tuple(axis % ndim for axis in numbers_of_axes)
     if len(set(found)) < len(found):
         raise ValueError(f"{name} must not name an axis twice, got {value!r}")
     return found
@@ -237,10 +244,21 @@ def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
 def same_kind(other: object, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
     """An array of x's shape and dtype, but for the order of bytes."""
     array = float_array(other, name)
+    both_plain(array, x, name, x_name)
     if array.shape != x.shape:
         raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {array.shape}")
     same_dtype(array, x, name, x_name)
     return array
+
+
+def both_plain(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None:
+    """The arrays are numbers and nothing else, and their sum in NumPy is of x's class."""
+    for array, own_name, beside in ((x, x_name, name), (other, name, x_name)):
+        _foreign.refuse_subclass(array, f"{own_name} must be a plain ndarray beside {beside}", own_name)
+    if type(other) is np.matrix and type(x) is not np.matrix:
+        raise TypeError(
+            f"{name} must be an ndarray beside {x_name}, which is no matrix: use {name}.view(numpy.ndarray)"
+        )
 
 
 def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None:
@@ -257,6 +275,7 @@ def repeated_bias(bias: object, x: np.ndarray) -> np.ndarray:
     if x.ndim == 0:
         raise ValueError("x must have features along its last dimension, got an array of no dimension")
     array = float_array(bias, "bias")
+    both_plain(array, x, "bias", "x")
     if array.shape != x.shape[-1:]:
         raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {array.shape}")
     same_dtype(array, x, "bias", "x")
@@ -316,9 +335,10 @@ def next_call(value: Any) -> int:
     """The number of a stream's next call: one more than the last where all are used up."""
     if not is_index(value):
         raise TypeError(f"call must be an int from 0 to 2**{CALL_BITS}, got {_described(value)}")
-    if not 0 <= operator.index(value) <= 1 << CALL_BITS:
-        raise ValueError(f"call must be from 0 to 2**{CALL_BITS}, got {value}")
-    return operator.index(value)
+    call = operator.index(value)
+    if not 0 <= call <= 1 << CALL_BITS:
+        raise ValueError(f"call must be from 0 to 2**{CALL_BITS}, got {call}")
+    return call
 
 
 def seed_sequence(seed: Any, name: str = "seed") -> np.random.SeedSequence:
@@ -356,9 +376,10 @@ def count(value: Any, name: str) -> int:
     """An int of at least 1."""
     if not is_index(value):
         raise TypeError(f"{name} must be an int of at least 1, got {_described(value)}")
-    if operator.index(value) < 1:
+    number = operator.index(value)
+    if number < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
-    return operator.index(value)
+    return number
 
 
 def flag(value: Any, name: str) -> bool:

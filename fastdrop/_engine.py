@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastdrop import _backend, _threads
+from fastdrop import _backend, _foreign, _threads
 from fastdrop._kernels import Bools, Chunks, Draw, IndexMap, Operands, Operation
 
 # Bytes of a result from which it is stored past the caches, where two arrays of this size leave nothing of each other.
@@ -17,14 +17,26 @@ IN_ORDER = _backend.IndexMap()
 def result_for(x: np.ndarray) -> np.ndarray:
     """An array for the result: x's shape, subclass, order of axes in memory, and dtype in native byte order."""
     dtype = x.dtype
-    if dtype.isnative:
+    if type(x) is np.ndarray and dtype.isnative:
         return np.empty_like(x)
-    return np.empty_like(x, dtype=dtype.newbyteorder("="))
+    dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
+    if _foreign.is_plain(x):
+        return np.empty_like(x, dtype=dtype, subok=type(x) is np.matrix)  # a memmap would have no file
+    # A copy has what the class keeps beside the elements, such as a unit or which of them are hidden.
+    return x.copy(order="K").astype(dtype, copy=False)
+
+
+def out_for_converted(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Where the result goes for an x that was made from what is no array, and may not own its memory.
+
+    So such input has a new array as its result also where nothing is dropped, and an array has itself.
+    """
+    return result_for(x) if out is None else out
 
 
 def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """What is to be returned where nothing is dropped: x itself, or out with x's elements."""
-    if out is None:
+    if out is None or out is x:
         return x
     np.copyto(out, x, casting="safe")
     return out

@@ -97,7 +97,9 @@ def dropout(
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        Any shape and memory layout.
+        Any shape and memory layout. A subclass of ndarray keeps its class, and a unit or hidden elements with it; with
+        ``out``, or beside another array, it is refused. So are arrays of other libraries, such as tensors with
+        gradients and Dask arrays, which the result would no longer be.
     rate : float
         The probability to drop, from 0 to 1; drawn exactly, as a multiple of 2**-32.
     keep_prob : float, optional
@@ -119,7 +121,7 @@ def dropout(
         a call. A PhiloxStream takes its next call number.
     out : ndarray, optional
         Where the result goes: of x's shape, and of a dtype that holds x's values without loss. It may be x itself,
-        or overlap it in any way.
+        or overlap it in any way; a subclass of ndarray is taken as x itself only.
     return_mask : bool
         Return the mask too.
 
@@ -127,7 +129,7 @@ def dropout(
     -------
     y : ndarray
         Of x's shape and dtype, or ``out``. Dropped elements are +0, whatever x holds there. At rate 0, and when not
-        training, it is x itself, unless ``out`` is given.
+        training, it is x itself, unless ``out`` is given or x is no ndarray.
     mask : DropoutMask
         Only with ``return_mask``. ``mask.apply(dy)`` is the backward pass; it keeps no memory meanwhile.
 

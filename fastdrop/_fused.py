@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _engine, _prologue
+from fastdrop import _arguments, _engine, _foreign, _prologue
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._backend import Draw, Operands
 from fastdrop._functions import Options
@@ -119,7 +119,7 @@ def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarr
            [2., 0., 2.]])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = _arguments.float_array(dy, "dy")
+    gradient = _own(dy)
     return mask.backward(gradient), gradient
 
 
@@ -230,7 +230,8 @@ def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.
     array([6., 2., 6.])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = _arguments.float_array(dy, "dy")
+    gradient = _own(dy)
+    _foreign.refuse_subclass(gradient, "dy must be a plain ndarray", "dy")
     if gradient.ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
     dx = mask.backward(gradient)
@@ -326,7 +327,7 @@ def relu_dropout_backward(
     array([1.25, 0.  , 0.  , 0.  ])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = mask._checked(dy, out, "dy")
+    gradient, out = mask._checked(dy, out, "dy")
     result = _arguments.same_kind(y, gradient, "y", "dy")
     dx = _engine.result_for(gradient) if out is None else out
     _engine.apply(Operation.RELU_BACKWARD, Operands(gradient, dx, mask.scale, result), Draw())
@@ -471,7 +472,7 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
            [0., 1., 0.]])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = _arguments.float_array(dy, "dy")
+    gradient = _own(dy)
     if mask.scale != 1.0 and mask.rate != 0.0:
         raise ValueError(
             f"mask must be as zoneout returns it, of scale 1 or rate 0, got scale {mask.scale} in {mask!r}"
@@ -484,3 +485,9 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     else:
         _engine.apply(Operation.DROPOUT, Operands(gradient, dold, 1.0 - mask.scale), Draw())
     return dnew, dold
+
+
+def _own(dy: npt.ArrayLike) -> np.ndarray:
+    """A gradient that may be returned as it is: the array that was given, or a new one."""
+    gradient = _arguments.float_array(dy, "dy")
+    return gradient if gradient is dy else _engine.copied(gradient, _engine.result_for(gradient))

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _engine
+from fastdrop import _arguments, _backend, _engine, _foreign
 from fastdrop._arguments import Rate
 from fastdrop._backend import Draw, IndexMap, Operands
 from fastdrop._kernels import Dims, Operation
@@ -105,6 +106,7 @@ class GateMasks:
             not given, it is a read-only view that holds this once.
         """
         x = _arguments.float_array(x)
+        _foreign.refuse_subclass(x, "x must be a plain ndarray, for the result holds those of all gates", "x")
         dims = self._dims(x.shape, time_axis, "x")
         shape = (self.gates, *x.shape)
         if out is None:
@@ -140,6 +142,7 @@ class GateMasks:
             The sum over the gates, in their order, of the gradients that their masks let through.
         """
         dy = _arguments.float_array(dy, "dy")
+        _foreign.refuse_subclass(dy, "dy must be a plain ndarray, for it holds those of all gates", "dy")
         if dy.ndim == 0 or dy.shape[0] != self.gates:
             raise ValueError(f"dy must have {self.gates} gates as its first axis, got shape {dy.shape}")
         dims = self._dims(dy.shape[1:], time_axis, "dy[0]")
@@ -163,12 +166,13 @@ class GateMasks:
                 advice = "; say with time_axis where the steps of a sequence lie" if len(shape) == 3 else ""
                 raise ValueError(f"{name} must have the shape (batch, depth), {step}, got {shape}{advice}")
             return None
-        if not _arguments.is_index(time_axis) or time_axis not in (0, 1):
+        axis = operator.index(time_axis) if _arguments.is_index(time_axis) else None
+        if axis not in (0, 1):
             raise ValueError(f"time_axis must be 0, 1 or None, got {time_axis!r}")
-        if len(shape) != 3 or shape[:time_axis] + shape[time_axis + 1 :] != step:
-            axes = "(time, batch, depth)" if time_axis == 0 else "(batch, time, depth)"
+        if len(shape) != 3 or shape[:axis] + shape[axis + 1 :] != step:
+            axes = "(time, batch, depth)" if axis == 0 else "(batch, time, depth)"
             raise ValueError(f"{name} must have the shape {axes} with batch and depth {step}, got {shape}")
-        if time_axis == 0:
+        if axis == 0:
             return ((shape[0], 0), (self.batch * self.depth, 1))
         return ((self.batch, self.depth), (shape[1], 0), (self.depth, 1))
 

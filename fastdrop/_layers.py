@@ -103,7 +103,8 @@ class _Layer(Stochastic, Generic[Mask]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if cls.__doc__ is not None and "{parameters}" in cls.__doc__:
+        # A user's docstring is the user's, whatever stands in it.
+        if cls.__module__ == __name__ and cls.__doc__ is not None and "{parameters}" in cls.__doc__:
             parameters = "".join(_PARAMETERS[name] for name in inspect.signature(cls).parameters)
             shared = f"Parameters\n----------{parameters}\n{_ATTRIBUTES.format(mask=cls._mask_type)}"
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
@@ -198,15 +199,20 @@ class _RateLayer(_Layer[Mask]):
         exact = {name: value for name, value in self._amount.items() if name in self._EXACT}
         return super().state_dict() | exact
 
-    def _load(self, values: dict[str, object]) -> None:
+    def _prepared_for(self, values: dict[str, object]) -> Callable[[], None]:
         amount = self._checked_amount(values["rate"])
         if "keep_prob" in values:
             exact = self._checked_amount(DEFAULT_RATE, values["keep_prob"])
             if 1.0 - exact.get("keep_prob", 1.0 - amount["rate"]) != amount["rate"]:
                 raise ValueError(f"keep_prob must be 1 - rate, got {values['keep_prob']!r} and {values['rate']!r}")
             amount = exact
-        super()._load(values)
-        self._amount = amount
+        load_rest = super()._prepared_for(values)
+
+        def load() -> None:
+            load_rest()
+            self._amount = amount
+
+        return load
 
     def _checked(self, name: str, value: object) -> float:
         return self._checked_rate(value).rate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _engine, _geometry, _indexing
+from fastdrop import _arguments, _backend, _engine, _foreign, _geometry, _indexing
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._kernels import IndexMap, Operation
 
@@ -67,12 +67,12 @@ class _Mask(_backend.MaskState):
     def _changes_nothing(self) -> bool:
         raise NotImplementedError
 
-    def _checked(self, x: object, out: object, name: str) -> np.ndarray:
-        """x, as an array that the mask can be applied to, with the result in out."""
+    def _checked(self, x: object, out: np.ndarray | None, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """x, as an array that the mask can be applied to, and out, if that is where the result goes."""
         array = _arguments.operand(x, out, name)
         if array.shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {array.shape}")
-        return array
+        return array, out if array is x else _engine.out_for_converted(array, out)
 
     def _applied(
         self,
@@ -247,6 +247,10 @@ class DropoutMask(_backend.DropoutState, _Mask):
         >>> fastdrop.DropoutMask.from_array([2.0, 0.0, 2.0])
         <DropoutMask from an array: shape=(3,), rate=0.5>
         """
+        if isinstance(keep, np.ndarray):
+            _foreign.refuse_subclass(keep, "keep must be a plain ndarray", "keep")
+        else:
+            _foreign.refuse(keep, "keep must be an array of bool", "keep")
         array = np.asarray(keep)
         is_rate_given = not isinstance(rate, _arguments.UnsetRate) or keep_prob is not None
         if array.dtype != np.bool_ and (is_rate_given or not cls._is_factor):
@@ -326,7 +330,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        return self._applied(Operation.DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
     @_backend.plain_apply
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -339,7 +343,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
         out : ndarray, optional
             As in ``apply``.
         """
-        return self._applied(Operation.DROPOUT, self._checked(dy, out, "dy"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(dy, out, "dy"))
 
     def packbits(self) -> npt.NDArray[np.uint8]:
         """The mask as one bit an element in C order, little bit order: what ``numpy.packbits`` makes of it.
@@ -438,7 +442,7 @@ class AlphaMask(DropoutMask):
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Alpha dropout by this mask: the forward pass again. Parameters as for ``DropoutMask.apply``."""
-        return self._applied(Operation.ALPHA_DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.ALPHA_DROPOUT, *self._checked(x, out, "x"))
 
     def to_array(self, dtype: npt.DTypeLike = np.float32) -> NoReturn:
         """Refused: alpha dropout shifts elements too, so no array of factors stands for its mask."""
@@ -575,11 +579,11 @@ class GaussianMask(_Mask):
         ndarray
             Of x's shape and dtype, or ``out``. With a standard deviation of 0 it is x itself.
         """
-        return self._perturbed(self._checked(x, out, "x"), out)
+        return self._perturbed(*self._checked(x, out, "x"))
 
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x: dy times what x was multiplied by, or dy itself where noise was added."""
-        array = self._checked(dy, out, "dy")
+        array, out = self._checked(dy, out, "dy")
         return _engine.copied(array, out) if self.additive else self._perturbed(array, out)
 
     def _perturbed(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:

@@ -91,8 +91,8 @@ def checked(
         other,
         repeated_bias,
         noise_shape,
-        out,
-        is_training,
+        out if x is arrays[name] else _engine.out_for_converted(x, out),
+        _streams.tell(is_training),
         return_mask if type(return_mask) is bool else _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeAlias, Union
 
 import numpy as np
 
 from fastdrop import _arguments, _backend
+from fastdrop._contexts import Entered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,6 +191,27 @@ def stream(rng: RNG) -> PhiloxStream:
     if _arguments.is_seed(rng):
         return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
     return PhiloxStream.from_key(source(rng).next_draw()[0])
+
+
+_watching: Entered[set[bool]] = Entered("fastdrop.watching")
+
+
+@contextmanager
+def watching(is_drawn: set[bool]) -> Iterator[None]:
+    """Let those who could draw say whether they do. Plain calls say nothing: they always draw."""
+    owner = object()
+    _watching.enter(owner, is_drawn)
+    try:
+        yield
+    finally:
+        _watching.leave(owner)
+
+
+def tell(is_drawn: bool) -> bool:
+    """Whoever watches hears whether something is drawn, outside of plain calls; return it."""
+    for _, heard in _watching.entries():
+        heard.add(is_drawn)
+    return is_drawn
 
 
 def _new_key() -> None:

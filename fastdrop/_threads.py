@@ -11,12 +11,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar
 from queue import SimpleQueue
 from types import TracebackType
-from typing import SupportsIndex, TypeAlias
+from typing import SupportsIndex
 
 from fastdrop import _arguments, _backend
+from fastdrop._contexts import Entered
 from fastdrop._kernels import Chunks
 
 # In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: below
@@ -24,9 +24,7 @@ from fastdrop._kernels import Chunks
 CHUNK = 1 << 15
 MIN_SHARE = 1 << 16  # for each thread
 
-# The number of the innermost num_threads(), and what it stands within.
-Override: TypeAlias = tuple[int, "Override | None"]
-_override: ContextVar[Override | None] = ContextVar("fastdrop.num_threads", default=None)
+_entered: Entered[int] = Entered("fastdrop.num_threads")
 
 
 def _usable_cpus() -> int:
@@ -63,8 +61,8 @@ def set_num_threads(n: SupportsIndex) -> None:
 
 def get_num_threads() -> int:
     """How many threads may work on one array, here and now."""
-    inner = _override.get()
-    return _default if inner is None else inner[0]
+    numbers = _entered.values()
+    return numbers[-1] if numbers else _default
 
 
 class num_threads:
@@ -84,14 +82,12 @@ class num_threads:
         self._n = _arguments.count(n, "n")
 
     def __enter__(self) -> None:
-        _override.set((self._n, _override.get()))
+        _entered.enter(self, self._n)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        inner = _override.get()
-        assert inner is not None
-        _override.set(inner[1])
+        _entered.leave(self)
 
 
 def pay(size: int) -> bool:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastdrop._arguments import Rate
 from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
-from fastdrop._training import Probability, Stochastic, TrainingMode
+from fastdrop._training import Probability, Stochastic
 
 Cell: TypeAlias = Callable[[Structure, Structure], tuple[Structure, Structure]]
 StateFilter: TypeAlias = Structure  # of bool, or a callable that gives one for a part of the state; or None
@@ -96,6 +97,7 @@ class StepMasks(NamedTuple):
 
 
 _KINDS = ("input", "state", "output")  # what a wrapper drops, in the order in which it does
+_OF_CELL = "cell."  # before the names of a cell's state in that of its wrapper
 
 
 class DropoutWrapper(Stochastic):
@@ -107,8 +109,8 @@ class DropoutWrapper(Stochastic):
     Parameters
     ----------
     cell : callable
-        ``(x, state) -> (y, state)`` on NumPy arrays. Each of the three is an array or a structure of arrays: tuples,
-        named tuples, lists and dicts, in any depth.
+        ``(x, state) -> (y, state)`` on NumPy arrays, or another DropoutWrapper. Each of the three is an array or a
+        structure of arrays: tuples, named tuples, lists and dicts, in any depth.
     input_keep_prob, output_keep_prob, state_keep_prob : float
         The probabilities to keep an element, from 0 to 1. Kept ones are divided by it.
     variational_recurrent : bool
@@ -138,8 +140,7 @@ class DropoutWrapper(Stochastic):
     rng : PhiloxStream
         The stream. It can be set later, to all that the parameter may be; a stream of another key has other masks.
     training : bool
-        True at first. ``train()`` and ``eval()`` set it, and that of a cell that is a wrapper too. Outside training
-        a step is the cell's own.
+        True at first. ``train()`` and ``eval()`` set it. Outside training a step is the cell's own.
     always : bool
         As given; it can be set later.
     is_stochastic : bool
@@ -154,6 +155,10 @@ class DropoutWrapper(Stochastic):
     the new state, then for those of the output, in the order of the structure, where a dict's keys are sorted. It takes
     them whatever the keep_probs and the filter are, so that changing one does not shift the masks of the others. With
     ``variational_recurrent`` the first step of a sequence does this, and the others take none.
+
+    Where the cell is a wrapper, all that is asked of the outer one goes on to it: ``train``, ``eval``, ``always``,
+    ``fastdrop.stochastic``, ``start_sequence``, copies, and states, in which its values are named ``cell.key`` and so
+    on. Layers within any other cell cannot be known: they are the caller's to train, to save and to load.
 
     The variational form is that of Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in
     recurrent neural networks", NIPS 2016, with TensorFlow's choice of one mask for the whole batch.
@@ -205,6 +210,16 @@ class DropoutWrapper(Stochastic):
         # Call numbers of the sequence, by key, so that another stream gives other masks, and by what is dropped.
         self._held: dict[tuple[int, str], list[int]] = {}
         super().__init__(rng, always)
+        if self.always:
+            for inner in self._inside():
+                inner.always = True
+
+    def _twin(self, streams: dict[int, Any]) -> Self:
+        twin = super()._twin(streams)
+        twin._held = copy.deepcopy(self._held)
+        for cell in self._inside():
+            twin.cell = cell._twin(streams)
+        return twin
 
     def __call__(self, x: Structure, state: Structure, training: bool | None = None) -> tuple[Structure, Structure]:
         """One step of the cell, with dropout before and after it.
@@ -254,15 +269,12 @@ class DropoutWrapper(Stochastic):
             The wrapper itself.
         """
         self._held.clear()
-        if isinstance(self.cell, DropoutWrapper):
-            self.cell.start_sequence()
+        for cell in self._inside():
+            cell.start_sequence()
         return self
 
-    def train(self, mode: bool = True) -> Self:
-        cell: object = self.cell
-        if isinstance(cell, TrainingMode):
-            cell.train(mode)
-        return super().train(mode)
+    def _inside(self) -> Sequence[DropoutWrapper]:
+        return (self.cell,) if isinstance(self.cell, DropoutWrapper) else ()
 
     def _dropped(
         self, kind: str, values: Structure, keep_prob: float, draws: bool, is_dropped: list[bool] | None = None
@@ -312,9 +324,10 @@ class DropoutWrapper(Stochastic):
 
     def state_dict(self) -> dict[str, Any]:
         held = {f"{kind}_calls": list(self._held.get((self.rng.key, kind), ())) for kind in _KINDS}
-        return {**super().state_dict(), **held}
+        of_cell = {_OF_CELL + name: value for cell in self._inside() for name, value in cell.state_dict().items()}
+        return {**super().state_dict(), **held, **of_cell}
 
-    def _load(self, values: dict[str, object]) -> None:
+    def _prepared_for(self, values: dict[str, object]) -> Callable[[], None]:
         held = {}
         for kind in _KINDS:
             name = f"{kind}_calls"
@@ -324,8 +337,17 @@ class DropoutWrapper(Stochastic):
             calls = [_arguments.unsigned(call, name, _arguments.CALL_BITS) for call in value]
             if calls:
                 held[kind] = calls
-        super()._load(values)
-        self._held = {(self.rng.key, kind): calls for kind, calls in held.items()}
+        of_cell = {name.removeprefix(_OF_CELL): values[name] for name in values if name.startswith(_OF_CELL)}
+        load_cells = [cell._prepared(of_cell) for cell in self._inside()]
+        load_own = super()._prepared_for(values)
+
+        def load() -> None:
+            load_own()
+            self._held = {(self.rng.key, kind): calls for kind, calls in held.items()}
+            for load_cell in load_cells:
+                load_cell()
+
+        return load
 
     def __repr__(self) -> str:
         return (

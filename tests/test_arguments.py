@@ -817,6 +817,78 @@ def test_out_may_be_complex_and_its_imaginary_parts_become_zero(dtype, wider, ei
             assert not out.imag.any()
 
 
+class Index:
+    """An int in all but its class. It says once what it is: who asks again gets another answer."""
+
+    def __init__(self, number):
+        self.answers = iter([number])
+
+    def __index__(self):
+        return next(self.answers, -(10**9))
+
+
+class Broken:
+    def __index__(self):
+        raise RuntimeError("no number now")
+
+
+# Calls with an int for n, and a number that it may be.
+OF_INTS = {
+    "rng": (lambda n: fastdrop.dropout(X, rng=n), 7),
+    "rng of a layer": (lambda n: fastdrop.Dropout(rng=n).rng.key, 7),
+    "seed": (lambda n: PhiloxStream(n).key, 2**70),
+    "sequence of seeds": (lambda n: PhiloxStream([n, 3]).key, 7),
+    "key": (lambda n: PhiloxStream.from_key(n).key, 2**63),
+    "call": (lambda n: PhiloxStream.from_key(1, n).call, 7),
+    "key of a mask": (lambda n: DropoutMask(5, 0.5, key=n), 7),
+    "call of a mask": (lambda n: DropoutMask(5, 0.5, key=1, call=n), 7),
+    "length": (lambda n: DropoutMask(n, 0.5, key=1), 7),
+    "lengths": (lambda n: DropoutMask((n, 2), 0.5, key=1), 7),
+    "noise_shape": (lambda n: fastdrop.dropout(X, noise_shape=(n, None), rng=1), 1),
+    "noise_shape of a layer": (lambda n: repr(fastdrop.Dropout(noise_shape=(n, None), rng=1)), 1),
+    "shared_axes": (lambda n: fastdrop.dropout(X, shared_axes=n, rng=1), 1),
+    "sequence of shared_axes": (lambda n: fastdrop.dropout(X, shared_axes=[n], rng=1), -1),
+    "shared_axes of a layer": (lambda n: repr(fastdrop.Dropout(shared_axes=n, rng=1)), 1),
+    "index": (lambda n: DropoutMask((5, 2), 0.5, key=1)[n], -2),
+    "slice": (lambda n: DropoutMask((5, 2), 0.5, key=1)[n:], 2),
+    "step": (lambda n: DropoutMask((5, 2), 0.5, key=1)[::n], 1),
+    "spawn": (lambda n: [stream.key for stream in PhiloxStream(1).spawn(n)], 3),
+    "passes": (lambda n: fastdrop.mc_predict(np.sin, X, n).mean, 3),
+    "gates": (lambda n: fastdrop.RecurrentDropout(gates=n).gates, 3),
+    "batch": (lambda n: fastdrop.RecurrentDropout(0.5, rng=1).draw(n, 3, 4), 2),
+    "time_axis": (lambda n: fastdrop.RecurrentDropout().draw(2, 3, 4).input.apply(np.ones((2, 5, 3)), time_axis=n), 1),
+    "threads": (lambda n: threads_within(n), 3),
+}
+
+
+def threads_within(n):
+    with fastdrop.num_threads(n):
+        return fastdrop.get_num_threads()
+
+
+@pytest.mark.parametrize("name", OF_INTS)
+def test_an_int_may_be_of_any_class_that_says_which(name):
+    call, number = OF_INTS[name]
+    np.testing.assert_equal(call(Index(number)), call(number))
+    with pytest.raises(RuntimeError, match="no number now"):
+        call(Broken())
+
+
+def test_an_int_that_fails_to_say_which_changes_nothing():
+    stream, before = PhiloxStream(1), fastdrop.get_num_threads()
+    for wrong in (
+        lambda: stream.spawn(Broken()),
+        lambda: fastdrop.set_num_threads(Broken()),
+        lambda: fastdrop.dropout(X, shared_axes=Broken(), rng=stream),
+        lambda: fastdrop.RecurrentDropout(0.5, rng=stream).draw(2, 3, Broken()),
+    ):
+        with pytest.raises(RuntimeError, match="no number now"):
+            wrong()
+    assert stream.call == 0
+    assert stream.spawn(1)[0].key == PhiloxStream(1).spawn(1)[0].key
+    assert fastdrop.get_num_threads() == before
+
+
 def test_a_list_of_floats_is_an_array():
     np.testing.assert_array_equal(fastdrop.dropout([1.0, 2.0], 0, rng=0), np.array([1.0, 2.0]), strict=True)
 

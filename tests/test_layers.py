@@ -418,7 +418,30 @@ def through_savez(state, tmp_path):
     return np.load(tmp_path / "state.npz")  # without allow_pickle
 
 
-@pytest.mark.parametrize("through", [through_json, through_pickle, through_savez])
+class DataSet:
+    """What HDF5 makes of a value, as h5py gives it."""
+
+    def __init__(self, value):
+        self._array = np.array(value.encode() if isinstance(value, str) else value)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
+
+    def __getitem__(self, index):
+        return self._array[index]
+
+
+def through_data_sets(state, tmp_path):
+    return {name: DataSet(value) for name, value in state.items()}
+
+
+def through_values_of_data_sets(state, tmp_path):
+    return {name: DataSet(value)[()] for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "through", [through_json, through_pickle, through_savez, through_data_sets, through_values_of_data_sets]
+)
 def test_a_state_restores_the_mask_that_would_have_come_next(form, through, tmp_path, either):
     x = form.x()
     for key in (255, 2**63 + 1, 2**64 - 1):
@@ -606,7 +629,7 @@ def everything(layer):
 def test_a_pickled_or_copied_layer_goes_on_as_the_original_would(form, either):
     x, dy = form.x(), form.x(seed=1)
     pickled = [lambda layer, n=n: pickle.loads(pickle.dumps(layer, n)) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
-    for copied in (*pickled, copy.deepcopy):
+    for copied in (*pickled, copy.copy, copy.deepcopy):
         layer = form.layer()
         layer(x)
         again = copied(layer)
@@ -616,6 +639,7 @@ def test_a_pickled_or_copied_layer_goes_on_as_the_original_would(form, either):
         ahead = bits(again(x), again(x))
         assert layer.rng.call == 1, "the copy has a stream of its own"
         assert bits(layer(x), layer(x)) == ahead
+        assert [child.key for child in again.rng.spawn(2)] == [child.key for child in layer.rng.spawn(2)]
 
 
 def test_layers_pickled_together_share_what_they_shared():
@@ -676,6 +700,16 @@ def test_a_class_of_a_users_own_works():
     other = Half(4)
     other.load_state_dict(layer.state_dict())
     assert bits(other(x)) == bits(layer(x))
+
+
+def test_a_users_docstring_stays_as_it_is():
+    class Mine(fastdrop.Dropout):
+        """With {parameters} and {mask}."""
+
+        def __init__(self, strength):
+            super().__init__(strength)
+
+    assert Mine.__doc__ == "With {parameters} and {mask}."
 
 
 def test_the_help_of_a_layer_says_all_of_its_parameters(name):

@@ -218,7 +218,8 @@ def test_monte_carlo_passes_draw_new_masks_where_they_are_asked_for():
         y, _ = wrapper(dropout.draw(BATCH, UNITS, UNITS).input.apply(x)[0], zeros())
         return y
 
-    assert not fastdrop.mc_predict(net, x, 5).variance.any()
+    with pytest.warns(UserWarning, match="nothing was drawn"):
+        assert not fastdrop.mc_predict(net, x, 5).variance.any()
     with fastdrop.stochastic(dropout, wrapper):
         assert (fastdrop.mc_predict(net, x, 50).variance > 0).all()
     assert (dropout.rng.call, wrapper.rng.call) == (100, 200)
@@ -383,6 +384,14 @@ def through_savez(state, path):
     np.savez(path, **state)
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_has_a_stream_of_its_own(copied):
+    dropout = RecurrentDropout(0.5, rng=7)
+    ahead = copied(dropout).draw(BATCH, FEATURES, UNITS)
+    assert dropout.rng.call == 0
+    assert dropout.draw(BATCH, FEATURES, UNITS) == ahead
 
 
 @pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
@@ -720,6 +729,37 @@ def test_wrappers_wrap_wrappers():
     assert inner.training
 
 
+def test_what_lets_a_wrapper_draw_lets_those_inside_draw_too():
+    def nested(**options):
+        inner = DropoutWrapper(cell, 0.5, rng=7)
+        return inner, DropoutWrapper(DropoutWrapper(inner, rng=8), 0.5, rng=9, **options).eval()
+
+    inner, outer = nested()
+    with fastdrop.stochastic(outer):
+        assert (inner.is_stochastic, outer.is_stochastic) == (True, True)
+        steps(outer, 1)
+        assert inner.rng.call == 4
+    assert (inner.is_stochastic, outer.is_stochastic) == (False, False)
+    with fastdrop.stochastic(inner):
+        assert (inner.is_stochastic, outer.is_stochastic) == (True, False)
+    outer.always = True
+    assert inner.is_stochastic
+    outer.always = False
+    assert not inner.is_stochastic
+    with pytest.raises(TypeError, match="always must be True or False, got 1"):
+        outer.always = 1
+    inner, outer = nested(always=True)
+    assert (inner.always, inner.is_stochastic, outer.is_stochastic) == (True, True, True)
+
+    # What the inner one was told by itself is not taken back, nor does a mistake change it.
+    inner = DropoutWrapper(cell, 0.5, rng=7, always=True)
+    assert DropoutWrapper(inner, 0.5).cell.always
+    inner.always = False
+    with pytest.raises(TypeError, match="rng must be"):
+        DropoutWrapper(inner, always=True, rng=0.5)
+    assert not inner.always
+
+
 # DropoutWrapper: structures and filters
 
 
@@ -957,15 +997,67 @@ def test_gradients_must_have_the_structure_of_the_masks(call, message):
 # DropoutWrapper: checkpoints and mistakes
 
 
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("variational", [False, True])
-def test_a_checkpoint_in_the_middle_of_a_sequence_continues_with_the_masks_that_would_have_come(variational):
+def test_a_checkpoint_in_the_middle_of_a_sequence_continues_with_the_masks_that_would_have_come(variational, copied):
     wrapper = DropoutWrapper(cell, 0.9, 0.5, 0.5, variational, rng=7)
     steps(wrapper, 2)
-    restored = pickle.loads(pickle.dumps(wrapper))
+    restored = copied(wrapper)
     assert restored.masks == wrapper.masks
     assert repr(restored) == repr(wrapper)
     expected = [masks for _, _, masks in steps(wrapper)]
     assert [masks for _, _, masks in steps(restored)] == expected
+    copied(wrapper).start_sequence()
+    assert wrapper.state_dict()["input_calls"] == ([0] if variational else [])
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_copy_of_wrappers_within_wrappers_moves_none_of_them(is_shared, copied):
+    stream = PhiloxStream(7)
+    inner = DropoutWrapper(cell, 0.5, rng=stream)
+    outer = DropoutWrapper(DropoutWrapper(inner, 0.5, rng=8), 0.5, rng=stream if is_shared else 9)
+    steps(outer, 1)
+    before = outer.state_dict()
+    again = copied(outer)
+    ahead = [all_masks(again) for _ in steps(again)]
+    assert outer.state_dict() == before
+    assert [all_masks(outer) for _ in steps(outer)] == ahead
+
+
+def all_masks(wrapper):
+    """Of the last step, from the outermost wrapper inwards."""
+    return [wrapper.masks, *(all_masks(wrapper.cell) if isinstance(wrapper.cell, DropoutWrapper) else [])]
+
+
+@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
+def test_a_state_brings_back_wrappers_within_wrappers(saved, tmp_path):
+    def nested(seed):
+        return DropoutWrapper(DropoutWrapper(cell, 0.5, 0.5, 0.5, True, rng=seed), 0.9, rng=seed + 1)
+
+    outer = nested(7)
+    steps(outer, 2)
+    state = saved(outer.state_dict(), tmp_path)
+    restored = nested(9)
+    restored.load_state_dict(state)
+    assert restored.state_dict() == outer.state_dict()
+    expected = [all_masks(outer) for _ in steps(outer)]
+    assert [all_masks(restored) for _ in steps(restored)] == expected
+
+    # One that knows nothing of the inner wrapper, or something wrong, changes neither.
+    before = restored.state_dict()
+    old = {name: value for name, value in nested(11).state_dict().items() if not name.startswith("cell.")}
+    with pytest.raises(ValueError, match=r"state must hold layer, .*cell\.layer, .*cell\.key, .* and nothing else"):
+        restored.load_state_dict(old)
+    with pytest.raises(ValueError, match="call must be from 0 to"):
+        restored.load_state_dict({**nested(11).state_dict(), "cell.call": -1})
+    with pytest.raises(ValueError, match="call must be from 0 to"):
+        restored.load_state_dict({**nested(11).state_dict(), "call": -1})
+    assert restored.state_dict() == before
 
 
 @pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())

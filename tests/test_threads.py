@@ -277,6 +277,19 @@ def test_one_context_object_may_be_entered_within_itself_and_by_many_threads(set
         assert [future.result() for future in [pool.submit(enter) for _ in range(2)]] == [(3, 7)] * 2
 
 
+def test_contexts_may_be_left_in_any_order(settings):
+    fastdrop.set_num_threads(7)
+    two, three = fastdrop.num_threads(2), fastdrop.num_threads(3)
+    two.__enter__()
+    three.__enter__()
+    two.__exit__(None, None, None)
+    assert fastdrop.get_num_threads() == 3
+    three.__exit__(None, None, None)
+    assert fastdrop.get_num_threads() == 7
+    with pytest.raises(RuntimeError, match="num_threads must be left in the thread or task that entered it"):
+        three.__exit__(None, None, None)
+
+
 def test_the_context_holds_for_its_own_thread_alone(settings):
     fastdrop.set_num_threads(7)
     with fastdrop.num_threads(2), ThreadPoolExecutor(1) as pool:
