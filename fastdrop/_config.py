@@ -60,7 +60,8 @@ def caches() -> dict[str, int]:
         with contextlib.suppress(OSError, ValueError):
             level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
             letter = {"Data": "d", "Instruction": "i"}.get(kind, "")
-            found[f"L{int(level)}{letter}"] = _bytes(size)
+            if (nbytes := _bytes(size)) > 0:  # some hypervisors say 0K
+                found[f"L{int(level)}{letter}"] = nbytes
     if sys.platform == "darwin":
         named = {"L1d": "hw.l1dcachesize", "L1i": "hw.l1icachesize", "L2": "hw.l2cachesize", "L3": "hw.l3cachesize"}
         found = {level: size for level, name in named.items() if (size := _sysctl(name)) > 0}

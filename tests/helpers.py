@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import fastdrop
-from fastdrop import _backend, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
+from fastdrop import _backend, _config, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
 from fastdrop._backend import Draw, IndexMap, Operands
 
 TESTS = Path(__file__).parent
@@ -192,6 +192,12 @@ def share_from(monkeypatch, size, chunk, free_chunk=None):
     monkeypatch.setattr(_Large(), "size", size)
     monkeypatch.setattr(_threads, "MIN_SHARE", chunk)
     monkeypatch.setattr(_threads, "CHUNK", free_chunk or chunk)
+
+
+def pretend_caches(monkeypatch, folder):
+    """Have the caches of the first CPU described in this folder, as sysfs does."""
+    monkeypatch.setattr(_config.sys, "platform", "linux")
+    monkeypatch.setattr(_config, "Path", lambda _: folder)
 
 
 def store_past_caches(monkeypatch, always):

@@ -373,6 +373,25 @@ def test_a_file_that_is_no_baseline_is_named(tmp_path, text, message):
     assert str(path) in str(caught.value)
 
 
+def test_a_cache_that_the_system_does_not_describe_is_left_out(tmp_path, monkeypatch):
+    described = [
+        {"level": "1", "type": "Data"},
+        {"level": "1", "type": "Instruction", "size": "32K"},
+        {"level": "2", "type": "Unified", "size": "1M"},
+        {"level": "3", "type": "Unified", "size": ""},
+        {"level": "4", "type": "Unified", "size": "0K"},
+        {"level": "?", "type": "Unified", "size": "1M"},
+        {},
+    ]
+    for number, files in enumerate(described):
+        (tmp_path / f"index{number}").mkdir()
+        for name, text in files.items():
+            (tmp_path / f"index{number}" / name).write_text(f"{text}\n")
+    helpers.pretend_caches(monkeypatch, tmp_path)
+    assert measuring.caches() == {"L1i": 32 << 10, "L2": 1 << 20}
+    assert fastdrop.show_config("dicts")["last-level cache"] == 1 << 20
+
+
 def test_made_up_runs_look_like_those_of_the_suite():
     """So that what is tested with them holds for the suite's."""
     assert set(made_up_runs.about()) >= {*results.ABOUT, "planes", "memory", "axis"}
