@@ -91,6 +91,15 @@ def test_the_mean_dropped_area_is_the_rate(height, width, block_size, rate):
             assert wrong <= abs(area - fractions.Fraction(rate)) + fractions.Fraction(1e-15)  # as sums are rounded
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "block_size", "rate", "threshold"),
+    [(56, 56, 7, 0.1, 11658225), (14, 14, 7, 0.1, 29052677), (28, 20, 4, 0.5, 253881438)],
+)
+def test_the_seeds_of_a_rate_are_these_for_ever(height, width, block_size, rate, threshold):
+    """Masks depend on them. A search in rational numbers, of which nothing is left here, found the same."""
+    assert BlockMask((1, height, width), rate, block_size, key=1).gamma * 2**32 == threshold
+
+
 @pytest.mark.parametrize(("rate", "block_size"), [(0.1, 7), (0.5, 4), (0.9, 3)])
 def test_as_much_is_dropped_as_the_rate_says(rate, block_size):
     areas = [
