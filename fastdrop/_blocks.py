@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, SupportsIndex, TypeAlias, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,16 @@ BLOCK_SIZE = 7
 _CHUNK = 1 << 17
 
 _Part: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+class _Recipe(NamedTuple):
+    """What a mask is drawn by, beside its key and call number: of a part that of the whole."""
+
+    rate: float
+    keep_prob: float
+    block_size: int
+    data_format: str
+    shape: tuple[int, ...]
 
 
 class BlockMask(_masks._Mask):
@@ -92,7 +102,7 @@ class BlockMask(_masks._Mask):
 
     __slots__ = ("_recipe",)
 
-    _recipe: tuple[float, float, int, str, tuple[int, ...]]  # the last is the shape of the whole
+    _recipe: _Recipe
 
     def __init__(
         self,
@@ -118,7 +128,7 @@ class BlockMask(_masks._Mask):
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
         )
-        object.__setattr__(self, "_recipe", (*checked, size, channels, lengths))
+        object.__setattr__(self, "_recipe", _Recipe(*checked, size, channels, lengths))
 
     @classmethod
     def _made(
@@ -132,27 +142,27 @@ class BlockMask(_masks._Mask):
     ) -> Self:
         mask = cls.__new__(cls)
         mask._place(shape, strides, offset, key, call)
-        object.__setattr__(mask, "_recipe", numbers)
+        object.__setattr__(mask, "_recipe", _Recipe(*numbers))
         return mask
 
-    def _numbers(self) -> tuple[float, float, int, str, tuple[int, ...]]:
+    def _numbers(self) -> _Recipe:
         return self._recipe
 
     @property
     def rate(self) -> float:
-        return self._recipe[0]
+        return self._recipe.rate
 
     @property
     def keep_prob(self) -> float:
-        return self._recipe[1]
+        return self._recipe.keep_prob
 
     @property
     def block_size(self) -> int:
-        return self._recipe[2]
+        return self._recipe.block_size
 
     @property
     def data_format(self) -> str:
-        return self._recipe[3]
+        return self._recipe.data_format
 
     @property
     def gamma(self) -> float:
@@ -164,14 +174,14 @@ class BlockMask(_masks._Mask):
 
     @property
     def _is_whole(self) -> bool:
-        return self.shape == self._recipe[4]
+        return self.shape == self._recipe.shape
 
     def _maps(self) -> tuple[int, int, int, int, int]:
         """How the whole lies in memory, and the side of its blocks: groups, height, width, block, channels of a group.
 
         A group is a map where channels come first, and all maps of a sample where they are last.
         """
-        *samples, a, b, c = self._recipe[4]
+        *samples, a, b, c = self._recipe.shape
         channels, height, width = (a, b, c) if self.data_format == CHANNELS_FIRST else (c, a, b)
         block = min(self.block_size, height, width)
         if self.data_format == CHANNELS_FIRST:
@@ -184,7 +194,7 @@ class BlockMask(_masks._Mask):
             return DropoutMask._made(self.shape, None, 0, 0, 0, *_prologue.KEEP_ALL, 1.0)
         bits = self._keep_bits()
         kept = int(np.bitwise_count(bits).sum())
-        scale = math.prod(self._recipe[4]) / kept if kept > 0 else 0.0
+        scale = math.prod(self._recipe.shape) / kept if kept > 0 else 0.0
         place = self.shape, self._strides, self._offset, None, None
         return DropoutMask._made(*place, self.rate, self.keep_prob, scale, bits.tobytes())
 
@@ -273,7 +283,7 @@ class BlockMask(_masks._Mask):
 
     def __reduce__(self) -> tuple[Any, ...]:
         given = {"rate": self.rate} if self.keep_prob == 1.0 - self.rate else {"keep_prob": self.keep_prob}
-        whole = self._recipe[4], self.block_size, self.key, self.call, self.data_format, given
+        whole = self._recipe.shape, self.block_size, self.key, self.call, self.data_format, given
         return _restored, whole if self._is_whole else (*whole, (self.shape, self._strides, self._offset))
 
     def __repr__(self) -> str:
@@ -460,10 +470,10 @@ def drop_block2d(
     size = _arguments.count(block_size, "block_size")
     channels = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
 
-    def no_groups(shape: tuple[int, ...]) -> None:
+    def check_shape(shape: tuple[int, ...]) -> None:
         _functions.plane_axes(shape, "HW", channels, "drop_block2d")
 
-    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(no_groups, checked_rate))
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(check_shape, checked_rate))
     shape = call.x.shape
     if not call.training:
         mask = BlockMask._made(shape, None, 0, 0, 0, *_prologue.KEEP_ALL, size, channels, shape)
