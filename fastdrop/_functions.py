@@ -537,20 +537,34 @@ def _dropout_channels(
     """Dropout of whole channels, whose lengths have one letter each; of a layer of that name in batches alone."""
     checked_rate = _arguments.rate_of(rate, keep_prob)
     channels = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
-    sample = "C" + lengths if channels == CHANNELS_FIRST else lengths + "C"
 
     def planes(shape: tuple[int, ...]) -> Lengths:
-        if len(shape) - len(sample) not in ((0, 1) if name is None else (1,)):
-            alone = f" or ({', '.join(sample)})" if name is None else ""
-            raise ValueError(
-                f"x must have shape (N, {', '.join(sample)}){alone} in {name or f'dropout{len(lengths)}d'} with "
-                f"{channels}, got {shape}"
-            )
-        first = len(shape) - len(sample) + sample.index(lengths)
-        return _without_axes(shape, range(first, first + len(lengths)))
+        function = name or f"dropout{len(lengths)}d"
+        return _without_axes(shape, plane_axes(shape, lengths, channels, function, takes_one=name is None))
 
     call = _prologue.checked({"x": x}, options, groups=(planes, checked_rate))
     return _prologue.dropped(call, checked_rate)
+
+
+def plane_axes(
+    shape: tuple[int, ...],
+    lengths: str,
+    channels: str,
+    name: str,
+    *,
+    takes_one: bool = True,
+    subject: str = "x must have shape",
+) -> range:
+    """The axes of one channel, whose lengths have one letter each, in a batch, or in one sample where that is taken.
+
+    It is a ValueError if the shape is neither, which says the name of the function.
+    """
+    sample = "C" + lengths if channels == CHANNELS_FIRST else lengths + "C"
+    if len(shape) - len(sample) not in ((0, 1) if takes_one else (1,)):
+        alone = f" or ({', '.join(sample)})" if takes_one else ""
+        raise ValueError(f"{subject} (N, {', '.join(sample)}){alone} in {name} with {channels}, got {shape}")
+    first = len(shape) - len(sample) + sample.index(lengths)
+    return range(first, first + len(lengths))
 
 
 def spatial_dropout(lengths: str) -> Callable[..., Any]:

@@ -14,13 +14,14 @@ from typing import Any, ClassVar, Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _functions, _noise
+from fastdrop import _arguments, _blocks, _functions, _noise
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._blocks import BlockMask
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
 from fastdrop._training import Stochastic
 
-Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask)
+Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask | BlockMask)
 # None before the first forward pass, which nobody who has had one should have to rule out.
 MaybeNone: TypeAlias = Any
 
@@ -33,6 +34,9 @@ rate : float
     "stddev": """
 stddev : float
     The standard deviation of the noise, at least 0. It can be set later, and holds from the next forward pass on.""",
+    "block_size": """
+block_size : int
+    The side of the squares, at least 1. Where a map is smaller, it is the shorter side of the map.""",
     "keep_prob": """
 keep_prob : float, optional
     ``1 - rate``, instead of it: kept elements are divided by just this number.""",
@@ -349,6 +353,38 @@ class Dropout3d(_PlainLayer[DropoutMask]):
     """
 
     _function = staticmethod(_functions.dropout3d)
+
+
+class DropBlock2d(_RateLayer[BlockMask]):
+    """``fastdrop.drop_block2d`` as a layer: drops squares of the channels of (N, C, H, W) or (C, H, W).
+
+    timm and torchvision have it by this name; timm's rate is 0.1 if you say nothing.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_blocks.drop_block2d)
+    _mask_type = "BlockMask"
+
+    def __init__(
+        self,
+        rate: Number = DEFAULT_RATE,
+        block_size: SupportsIndex = _blocks.BLOCK_SIZE,
+        *,
+        keep_prob: Number | None = None,
+        data_format: _functions.DataFormat = "channels_first",
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        formats = _functions.CHANNELS_FIRST, _functions.CHANNELS_LAST
+        super().__init__(
+            rate,
+            keep_prob,
+            rng,
+            always,
+            block_size=_arguments.count(block_size, "block_size"),
+            data_format=_arguments.one_of(data_format, "data_format", formats),
+        )
 
 
 class SpatialDropout1D(_SpatialLayer):

@@ -217,6 +217,8 @@ class Function:
             stddev = amount if self.amount == "stddev" else (amount / (1 - amount)) ** 0.5
             additive = self.name == "gaussian_noise"
             return fastdrop.GaussianMask(self.shape, stddev, key=stream.key, call=call, additive=additive)
+        if self.name == "drop_block2d":
+            return fastdrop.BlockMask(self.shape, amount, key=stream.key, call=call)
         noise_shape = tuple(1 if axis in self.shared else n for axis, n in enumerate(self.shape))
         options = {"scale": 1.0} if self.name == "zoneout" else {}
         kind = fastdrop.AlphaMask if "alpha" in self.name else fastdrop.DropoutMask
@@ -228,6 +230,7 @@ FUNCTIONS = [
     Function("dropout1d", shared=(2,)),
     Function("dropout2d", (3, 4, 5, 6), shared=(2, 3)),
     Function("dropout3d", (2, 3, 4, 3, 5), shared=(2, 3, 4)),
+    Function("drop_block2d", (3, 4, 9, 10)),
     Function("drop_path", (31, 3, 4), shared=(1, 2)),
     Function("dropconnect", operands=("weights",)),
     Function("embedding_dropout", (40, 7), operands=("table",), shared=(1,)),

@@ -11,11 +11,12 @@ import pytest
 from conftest import FAMILY
 
 import fastdrop
-from fastdrop import DropoutMask, GaussianMask, PhiloxStream
+from fastdrop import BlockMask, DropoutMask, GaussianMask, PhiloxStream
 
 DROPPING = (
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "drop_path", "dropconnect", "embedding_dropout"),
-    *("alpha_dropout", "feature_alpha_dropout", "dropout_add", "bias_dropout_add", "relu_dropout", "zoneout"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "drop_block2d", "drop_path", "dropconnect"),
+    *("embedding_dropout", "alpha_dropout", "feature_alpha_dropout"),
+    *("dropout_add", "bias_dropout_add", "relu_dropout", "zoneout"),
 )
 FUSED = ("dropout_add", "bias_dropout_add", "relu_dropout", "zoneout")
 AMOUNTS = (0.25, 0.5, 0.9)
@@ -54,7 +55,8 @@ def definition(function, mask, number, *arrays):
     if "alpha" in function.name:
         scale, shift, fill = map(number, helpers.alpha_numbers(mask.rate))
         return np.where(keep, x * scale + shift, fill)
-    scale, zero = number(1 / (1 - mask.rate)), number(0)
+    usual = 1 / (1 - mask.rate)
+    scale, zero = number(keep.size / keep.sum() if isinstance(mask, BlockMask) else usual), number(0)
     match function.name:
         case "dropout_add":
             return arrays[1] + np.where(keep, x * scale, zero)

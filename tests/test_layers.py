@@ -27,6 +27,8 @@ FORMS = [
     ("Dropout1d", "dropout1d", 0.4, {}, (5, 7, 3)),
     ("Dropout2d", "dropout2d", 0.4, {}, (5, 7, 3, 2)),
     ("Dropout3d", "dropout3d", 0.4, {}, (5, 7, 3, 2, 2)),
+    ("DropBlock2d", "drop_block2d", 0.4, {}, (5, 7, 9, 8)),
+    ("DropBlock2d", "drop_block2d", 0.4, {"block_size": 3, "data_format": "channels_last"}, (5, 9, 8, 7)),
     ("SpatialDropout1D", "dropout1d", 0.4, {}, (5, 3, 7)),
     ("SpatialDropout1D", "dropout1d", 0.4, {"data_format": "channels_first"}, (5, 7, 3)),
     ("SpatialDropout2D", "dropout2d", 0.4, {}, (5, 3, 2, 7)),
