@@ -89,21 +89,22 @@ class Chunks(Protocol):
     """Elements start .. stop-1 of an array, in pieces of so many that several threads take one by one.
 
     The caller takes them from the front and its helpers from the back, so that call after call each finds in its own
-    caches what it has worked on before. Every chunk that is taken must be finished.
+    caches what it has worked on before. A helper must finish every chunk that it takes. The caller need not: an
+    exception may have cut it off anywhere, and it is at work no more when it closes.
     """
 
     @property
     def error(self) -> BaseException | None:
-        """What went wrong first, with any of the chunks."""
+        """What went wrong first, with any of the chunks that were finished."""
 
     def take(self, from_front: bool) -> tuple[int, int]:
         """First and last element (exclusive) of a chunk that nobody else gets; an empty one when there are no more."""
 
-    def finish(self, error: BaseException | None = None) -> None:
+    def finish(self, from_front: bool, error: BaseException | None = None) -> None:
         """A chunk is done, or has failed."""
 
     def close(self) -> None:
-        """Give out no more, and wait until those that were taken are finished."""
+        """Give out no more, and wait until helpers have finished what they took. No signal's handler runs meanwhile."""
 
 
 class Kernels(Protocol):

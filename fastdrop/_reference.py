@@ -364,6 +364,6 @@ def take_chunks(chunks: Chunks, from_front: bool, work: Callable[[int, int], Non
         try:
             work(start, stop)
         except BaseException as error:
-            chunks.finish(error)
+            chunks.finish(from_front, error)
             raise
-        chunks.finish()
+        chunks.finish(from_front)
