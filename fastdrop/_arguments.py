@@ -89,6 +89,11 @@ def standard_deviation(value: Any) -> float:
     return number
 
 
+def bare(x: np.ndarray) -> np.ndarray:
+    """An array without its subclass, which may say of its shape, its dtype and its memory what it likes."""
+    return x if type(x) is np.ndarray else np.ndarray.view(x, np.ndarray)
+
+
 def float_array(x: object, name: str = "x") -> np.ndarray:
     """An ndarray, or a subclass, of a dtype that has kernels."""
     given = x
@@ -97,8 +102,10 @@ def float_array(x: object, name: str = "x") -> np.ndarray:
             x = np.asarray(x)
         except ValueError as error:
             raise ValueError(f"{name} must be an array of {FLOATS}, got {_described(given)}: {error}") from None
-    if x.dtype.type not in _FLOATS and x.dtype.name != "bfloat16":
-        came = f"dtype {x.dtype}{_advice(x.dtype)}" if x.dtype != object or x.ndim > 0 else _described(given)
+    array = bare(x)
+    dtype = array.dtype
+    if dtype.type not in _FLOATS and dtype.name != "bfloat16":
+        came = f"dtype {dtype}{_advice(dtype)}" if dtype.kind != "O" or array.ndim > 0 else _described(given)
         raise TypeError(f"{name} must be an array of {FLOATS}, got {came}")
     return x
 
@@ -118,18 +125,15 @@ def output(out: object, x: np.ndarray, name: str = "x") -> np.ndarray:
     """An array that can take the result for x."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {_described(out)}")
-    if out.shape != x.shape:
-        raise ValueError(f"out must have the shape of {name}, {x.shape}, got {out.shape}")
-    if not out.flags.writeable:
+    y, x = bare(out), bare(x)
+    if y.shape != x.shape:
+        raise ValueError(f"out must have the shape of {name}, {x.shape}, got {y.shape}")
+    if not y.flags.writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
-    is_number = out.dtype.kind in "fc" or out.dtype.name == "bfloat16"
-    if out.dtype is not x.dtype and not (is_number and np.can_cast(x.dtype, out.dtype, "safe")):
-        raise TypeError(f"out must hold every value of dtype {x.dtype} without loss, got dtype {out.dtype}")
-    if (
-        out.size > 0
-        and 0 in out.strides
-        and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True))
-    ):
+    is_number = y.dtype.kind in "fc" or y.dtype.name == "bfloat16"
+    if y.dtype is not x.dtype and not (is_number and np.can_cast(x.dtype, y.dtype, "safe")):
+        raise TypeError(f"out must hold every value of dtype {x.dtype} without loss, got dtype {y.dtype}")
+    if y.size > 0 and 0 in y.strides and any(n > 1 and step == 0 for n, step in zip(y.shape, y.strides, strict=True)):
         raise ValueError("out is a broadcast view whose elements share memory: pass an array with its own")
     return out
 
@@ -194,14 +198,15 @@ def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
 def same_kind(other: object, x: np.ndarray, name: str, x_name: str) -> np.ndarray:
     """An array of x's shape and dtype, but for the order of bytes."""
     array = float_array(other, name)
-    if array.shape != x.shape:
-        raise ValueError(f"{name} must have the shape of {x_name}, {x.shape}, got {array.shape}")
+    if bare(array).shape != bare(x).shape:
+        raise ValueError(f"{name} must have the shape of {x_name}, {bare(x).shape}, got {bare(array).shape}")
     same_dtype(array, x, name, x_name)
     return array
 
 
 def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None:
     """The arrays have one dtype, but for the order of bytes."""
+    other, x = bare(other), bare(x)
     if other.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
         raise TypeError(
             f"{name} must have the dtype of {x_name}, {x.dtype}, got {other.dtype}: convert it with "
@@ -211,9 +216,10 @@ def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None
 
 def repeated_bias(bias: object, x: np.ndarray) -> np.ndarray:
     """A bias along x's last dimension, in memory of its own, as often as makes it long enough for kernels."""
+    x = bare(x)
     if x.ndim == 0:
         raise ValueError("x must have features along its last dimension, got an array of no dimension")
-    array = float_array(bias, "bias")
+    array = bare(float_array(bias, "bias"))
     if array.shape != x.shape[-1:]:
         raise ValueError(f"bias must have the shape of x's last dimension, {x.shape[-1:]}, got {array.shape}")
     same_dtype(array, x, "bias", "x")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# cython: freethreading_compatible=True
+# cython: freethreading_compatible=True, auto_pickle=False
 """The C core on NumPy arrays: pointers, iterators, the release of the GIL, and the plain call, which never leaves C.
 
 There is no policy here and no message: what is not plain goes to Python, whose checks stand in one place.

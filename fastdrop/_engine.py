@@ -3,41 +3,77 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastdrop import _backend, _threads
+from fastdrop._arguments import bare
 from fastdrop._kernels import Bools, Draw, IndexMap, Operands, Operation
 
 # Bytes of a result from which it is stored past the caches, where two arrays of this size leave nothing of each other.
 NONTEMPORAL = 32 << 20
+
+# How hard NumPy's iterator looks whether arrays share memory. The stubs of NumPy know of 0 and -1 alone.
+ITERATORS_WORK: Any = 1
 
 IN_ORDER = IndexMap()
 
 
 def result_for(x: np.ndarray) -> np.ndarray:
     """An array for the result: x's shape, subclass, order of axes in memory, and dtype in native byte order."""
-    dtype = x.dtype
-    if dtype.isnative:
-        return np.empty_like(x)
-    return np.empty_like(x, dtype=dtype.newbyteorder("="))
+    array = bare(x)
+    dtype = array.dtype.newbyteorder("=")
+    y = np.empty_like(x) if array.dtype.isnative else np.empty_like(x, dtype=dtype)
+    if type(x) is not np.ndarray and not (
+        isinstance(y, np.ndarray)
+        and (bare(y).shape, bare(y).dtype) == (array.shape, dtype)
+        and not np.may_share_memory(bare(y), array)
+    ):
+        raise TypeError(
+            f"numpy.empty_like must give a new array of shape {array.shape} and dtype {dtype} for a "
+            f"{type(x).__name__}, got a {type(y).__name__}"
+        )
+    return y
+
+
+def apart(x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+    """x, or a copy of it where an element of y has memory of another element of x.
+
+    Such a copy is made in any case, by NumPy's iterator if not here. Here it can be made before a draw.
+    """
+    if y is None or x is y:
+        return x
+    array, out = bare(x), bare(y)
+    if _is_elementwise(array, out):
+        return x
+    try:
+        is_apart = not np.shares_memory(array, out, max_work=ITERATORS_WORK)
+    except np.exceptions.TooHardError:
+        is_apart = False
+    return x if is_apart else array.copy("K")
 
 
 def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """What is to be returned where nothing is dropped: x itself, or out with x's elements."""
     if out is None:
         return x
-    np.copyto(out, x, casting="safe")
+    np.copyto(bare(out), bare(x), casting="safe")
     return out
 
 
 def apply(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap = IN_ORDER) -> None:
     """``Kernels.apply`` for the whole of an array."""
     kernels = _backend.running
+    given = operands
+    operands = operands._replace(
+        x=bare(given.x), y=bare(given.y), other=None if given.other is None else bare(given.other)
+    )
     x, y, other = operands.x, operands.y, operands.other
     size = x.size
     inputs = (x,) if other is None else (x, other)
     # In place the line is in the cache already, and it would be sent out for nothing.
-    nontemporal = y.nbytes > NONTEMPORAL and not any(array is y for array in inputs)
+    nontemporal = y.nbytes > NONTEMPORAL and given.y is not given.x and given.y is not given.other
     if _threads.pay(size) and all(_is_elementwise(array, y) for array in inputs):
         _threads.share(
             lambda chunks, from_front: kernels.apply(

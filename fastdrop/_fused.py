@@ -230,12 +230,13 @@ def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.
     """
     _arguments.of_type(mask, "mask", DropoutMask)
     gradient = _arguments.float_array(dy, "dy")
-    if gradient.ndim == 0:
+    if _arguments.bare(gradient).ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
     dx = mask.backward(gradient)
-    wide = np.float64 if dx.dtype.type is np.float64 else np.float32
-    rows = dx.view(np.ndarray).reshape(math.prod(dx.shape[:-1]), dx.shape[-1])
-    return dx, rows.sum(axis=0, dtype=wide).astype(dx.dtype, copy=False), gradient
+    array = _arguments.bare(dx)
+    wide = np.float64 if array.dtype.type is np.float64 else np.float32
+    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    return dx, rows.sum(axis=0, dtype=wide).astype(array.dtype, copy=False), gradient
 
 
 @overload
@@ -451,7 +452,7 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     dnew = mask.backward(gradient)
     dold = _engine.result_for(gradient)
     if mask.scale == 1.0:
-        zeros = np.zeros(gradient.shape, gradient.dtype)
+        zeros = np.zeros_like(_arguments.bare(gradient))
         _engine.apply(Operation.ZONEOUT, Operands(zeros, dold, 1.0, gradient), mask._draw(), mask._index_map())
     else:
         _engine.apply(Operation.DROPOUT, Operands(gradient, dold, 1.0 - mask.scale), Draw())

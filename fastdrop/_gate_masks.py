@@ -68,10 +68,13 @@ class GateMasks:
     _bits: npt.NDArray[np.uint8] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        bits = None
-        if self.rate > 0.0:
-            size = self.batch * self.depth * (self.gates if self.per_gate else 1)
-            bits = _backend.running.keep_bits(size, self.mask._draw())
+        # They may come from a pickle, and so from anywhere.
+        _arguments.count(self.gates, "gates")
+        _arguments.unsigned(self.batch, "batch", 31)
+        _arguments.unsigned(self.depth, "depth", 31)
+        _arguments.flag(self.per_gate, "per_gate")
+        mask = self.mask
+        bits = _backend.running.keep_bits(mask.size, mask._draw()) if mask.rate > 0.0 else None
         object.__setattr__(self, "_bits", bits)
 
     @property
@@ -101,23 +104,26 @@ class GateMasks:
             not given, it is a read-only view that holds this once.
         """
         x = _arguments.float_array(x)
-        dims = self._dims(x.shape, time_axis, "x")
-        shape = (self.gates, *x.shape)
+        dims = self._dims(_arguments.bare(x).shape, time_axis, "x")
+        shape = (self.gates, *_arguments.bare(x).shape)
         if out is None:
             if self._is_common:
                 return np.broadcast_to(self._dropped(x, 0, dims), shape)
-            out = np.empty(shape, x.dtype.newbyteorder("="))
+            out = np.empty(shape, _arguments.bare(x).dtype.newbyteorder("="))
         else:
-            if isinstance(out, np.ndarray) and out.shape != shape:
-                raise ValueError(f"out must have the shape (gates, *x.shape), {shape}, got {out.shape}")
-            _arguments.output(out[0] if isinstance(out, np.ndarray) else out, x)
-            if np.may_share_memory(x, out):
+            if not isinstance(out, np.ndarray):
+                _arguments.output(out, x)  # which says what is wrong
+            results = _arguments.bare(out)
+            if results.shape != shape:
+                raise ValueError(f"out must have the shape (gates, *x.shape), {shape}, got {results.shape}")
+            _arguments.output(results[0], x)
+            if np.may_share_memory(_arguments.bare(x), results):
                 x = x.copy()  # a gate's result must not be the next gate's input
             if self._is_common:
-                out[...] = self._dropped(x, 0, dims)
+                results[...] = self._dropped(x, 0, dims)
                 return out
         for gate in range(self.gates):
-            self._dropped(x, gate, dims, out[gate])
+            self._dropped(x, gate, dims, _arguments.bare(out)[gate])
         return out
 
     def backward(self, dy: npt.ArrayLike, *, time_axis: int | None = None) -> np.ndarray:
@@ -318,10 +324,16 @@ class RecurrentDropout(Stochastic):
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),
             )
         stream = self._stream
-        return RecurrentMasks(
-            GateMasks(gates, batch, features, per_gate, self.dropout, *stream.next_draw()),
-            GateMasks(gates, batch, units, per_gate, self.recurrent_dropout, *stream.next_draw()),
-        )
+        drawn = [stream.next_draw(), stream.next_draw()]
+        try:
+            return RecurrentMasks(
+                GateMasks(gates, batch, features, per_gate, self.dropout, *drawn[0]),
+                GateMasks(gates, batch, units, per_gate, self.recurrent_dropout, *drawn[1]),
+            )
+        except BaseException:
+            for draw in reversed(drawn):
+                stream._take_back(draw)
+            raise
 
     def __repr__(self) -> str:
         return (

@@ -276,7 +276,7 @@ def _gaussian(x: object, stddev: float, additive: bool, options: tuple[object, o
     return _prologue.finished(
         call,
         Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT,
-        lambda key, number: GaussianMask._made(call.x.shape, None, 0, key, number, stddev, additive),
-        lambda: GaussianMask._made(call.x.shape, None, 0, 0, 0, 0.0, additive),
+        lambda key, number: GaussianMask._made(call.shape, None, 0, key, number, stddev, additive),
+        lambda: GaussianMask._made(call.shape, None, 0, 0, 0, 0.0, additive),
         changes=stddev > 0.0,
     )

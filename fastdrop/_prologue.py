@@ -42,16 +42,20 @@ class Call(NamedTuple):
         """Where the result goes. To be called before a draw: where there is no memory, no stream shall have moved."""
         return _engine.result_for(self.x) if self.out is None else self.out
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _arguments.bare(self.x).shape
+
     def mask(self, kind: type[D], rate: Rate, key: int, call: int, scale: float | None = None) -> D:
         """The mask of a draw at a rate, with the scale that follows from it unless another is given."""
-        strides = None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
+        strides = None if self.noise_shape is None else _geometry.strides_of(self.shape, self.noise_shape)
         number = kind._usual_scale(rate) if scale is None else scale
-        return kind._made(self.x.shape, strides, 0, key, call, *rate, number, None)
+        return kind._made(self.shape, strides, 0, key, call, *rate, number, None)
 
     def idle_mask(self, kind: type[D], scale: float = 1.0) -> D:
         """The mask of a call outside training, which drops nothing."""
         rate = KEEP_ALL if scale != 0.0 else DROP_ALL  # 0 times infinity is no zero
-        return kind._made(self.x.shape, None, 0, 0, 0, *rate, scale, None)
+        return kind._made(self.shape, None, 0, 0, 0, *rate, scale, None)
 
 
 def checked(
@@ -82,7 +86,7 @@ def checked(
     other = None
     for other_name, other_given in others:
         other = _arguments.same_kind(other_given, x, other_name, name)
-    noise_shape = None if noise_shape_of is None else noise_shape_of(x.shape)
+    noise_shape = None if noise_shape_of is None else noise_shape_of(_arguments.bare(x).shape)
     return Call(
         x,
         other,
@@ -116,10 +120,22 @@ def finished(
     changes : bool
         False where the operation leaves x as it is, whatever is drawn.
     """
-    if call.training:
-        y = call.result() if changes else call.out
-        mask = mask_of(*call.source.next_draw())
-    else:
-        y, mask = call.out, idle_mask()
-    y = mask._applied(operation, call.x, y, call.other, call.bias)
+    if not call.training:
+        mask = idle_mask()
+        y = mask._applied(operation, call.x, call.out, call.other, call.bias)
+        return (y, mask) if call.return_mask else y
+    # What takes much memory comes before the draw.
+    out = call.result() if changes else call.out
+    x = _engine.apart(call.x, out)
+    other = None if call.other is None else _engine.apart(call.other, out)
+    shape = call.shape
+    drawn = call.source.next_draw()
+    try:
+        if any(a is not None and _arguments.bare(a).shape != shape for a in (x, other, out)):
+            raise ValueError(f"rng has changed the shape of an array, which was {shape}, while it was drawn from")
+        mask = mask_of(*drawn)
+        y = mask._applied(operation, x, out, other, call.bias)
+    except BaseException:
+        _streams.take_back(call.source, drawn)
+        raise
     return (y, mask) if call.return_mask else y

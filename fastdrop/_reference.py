@@ -312,8 +312,7 @@ class Kernels:
         self, operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, start: int, stop: int
     ) -> None:
         """The operation with elements start .. stop-1."""
-        # A subclass may give assignment another meaning.
-        x, y = operands.x.view(np.ndarray), operands.y.view(np.ndarray)
+        x, y = operands.x, operands.y
         is_whole = stop - start == x.size
         shape = x.shape if is_whole else (stop - start,)
 
@@ -322,7 +321,7 @@ class Kernels:
 
         other = bias = None
         if operands.other is not None:
-            other = part(operands.other.view(np.ndarray))
+            other = part(operands.other)
         if operands.bias is not None:
             bias = widened(operands.bias[np.arange(start, stop) % len(operands.bias)]).reshape(shape)
         keep: np.ndarray  # or normal numbers

@@ -217,7 +217,20 @@ class DropoutWrapper(Stochastic):
         (y, state) : tuple
             What the cell returned, in its structures, with elements dropped.
         """
-        x, of_input = self._dropped("input", x, self.input_keep_prob)
+        drawn: list[tuple[int, int]] = []
+        stream, held = self.rng, dict(self._held)
+        try:
+            return self._step(x, state, drawn)
+        except BaseException:
+            # A step that fails, for want of memory at its end or in the cell, has drawn nothing.
+            self._held = held
+            for draw in reversed(drawn):
+                stream._take_back(draw)
+            raise
+
+    def _step(self, x: Structure, state: Structure, drawn: list[tuple[int, int]]) -> tuple[Structure, Structure]:
+        """The same, with what is drawn in a list."""
+        x, of_input = self._dropped("input", x, self.input_keep_prob, drawn)
         result: object = self.cell(x, state)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"cell must return a pair (y, state), got {type(result).__name__}")
@@ -225,8 +238,8 @@ class DropoutWrapper(Stochastic):
         is_dropped = None
         if self.is_stochastic and self.state_keep_prob < 1.0:
             is_dropped = _chosen(self.dropout_state_filter, state)
-        state, of_state = self._dropped("state", state, self.state_keep_prob, is_dropped)
-        y, of_output = self._dropped("output", y, self.output_keep_prob)
+        state, of_state = self._dropped("state", state, self.state_keep_prob, drawn, is_dropped)
+        y, of_output = self._dropped("output", y, self.output_keep_prob, drawn)
         self.masks = StepMasks(of_input, of_state, of_output)
         return y, state
 
@@ -252,7 +265,12 @@ class DropoutWrapper(Stochastic):
         return super().train(mode)
 
     def _dropped(
-        self, kind: str, values: Structure, keep_prob: float, is_dropped: list[bool] | None = None
+        self,
+        kind: str,
+        values: Structure,
+        keep_prob: float,
+        drawn: list[tuple[int, int]],
+        is_dropped: list[bool] | None = None,
     ) -> tuple[Structure, Structure]:
         """Arrays with their elements dropped, and the masks, both in the structure in which the arrays came."""
         arrays = leaves(values)
@@ -263,14 +281,16 @@ class DropoutWrapper(Stochastic):
         for i, leaf in enumerate(arrays):
             if rates[i] > 0.0:
                 arrays[i] = _arguments.float_array(leaf, f"the {kind} of the cell")
-                if self.variational_recurrent and arrays[i].ndim < 2:
+                shape = _arguments.bare(arrays[i]).shape
+                if self.variational_recurrent and len(shape) < 2:
                     raise ValueError(
                         f"the {kind} of the cell must have the shape (batch, depth, ...) with variational_recurrent, "
-                        f"got {arrays[i].shape}"
+                        f"got {shape}"
                     )
         masks: list[DropoutMask] = []
-        for i, call in enumerate(self._calls(kind, len(arrays))):
-            shape = np.shape(arrays[i])
+        for i, call in enumerate(self._calls(kind, len(arrays), drawn)):
+            array = arrays[i]
+            shape = _arguments.bare(array).shape if isinstance(array, np.ndarray) else np.shape(array)
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
             strides = _geometry.strides_of(shape, noise_shape)
@@ -281,8 +301,8 @@ class DropoutWrapper(Stochastic):
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))
 
-    def _calls(self, kind: str, n: int) -> list[int]:
-        """Call numbers for n arrays: new ones, or those of the sequence."""
+    def _calls(self, kind: str, n: int, drawn: list[tuple[int, int]]) -> list[int]:
+        """Call numbers for n arrays: new ones, which are added to what is drawn, or those of the sequence."""
         if not self.is_stochastic:
             return [0] * n
         held = self._held.get((self.rng.key, kind)) if self.variational_recurrent else None
@@ -292,7 +312,10 @@ class DropoutWrapper(Stochastic):
                 f"{len(held)}: call start_sequence() before a new one"
             )
         if held is None:
-            held = [self.rng.next_draw()[1] for _ in range(n)]
+            first = len(drawn)
+            for _ in range(n):
+                drawn.append(self.rng.next_draw())
+            held = [call for _, call in drawn[first:]]
             if self.variational_recurrent:
                 self._held[self.rng.key, kind] = held
         return held
