@@ -111,12 +111,10 @@ class GateMasks:
                 return np.broadcast_to(self._dropped(x, 0, dims), shape)
             out = np.empty(shape, _arguments.bare(x).dtype.newbyteorder("="))
         else:
-            if not isinstance(out, np.ndarray):
-                _arguments.output(out, x)  # which says what is wrong
-            results = _arguments.bare(out)
-            if results.shape != shape:
+            results = _arguments.bare(out) if isinstance(out, np.ndarray) else out
+            if isinstance(out, np.ndarray) and results.shape != shape:
                 raise ValueError(f"out must have the shape (gates, *x.shape), {shape}, got {results.shape}")
-            _arguments.output(results[0], x)
+            _arguments.output(results[0] if isinstance(out, np.ndarray) else out, x)
             if np.may_share_memory(_arguments.bare(x), results):
                 x = x.copy()  # a gate's result must not be the next gate's input
             if self._is_common:

@@ -69,7 +69,10 @@ def _control_groups(root: str) -> list[str]:
     """
     folders = []
     for line in _text(root, "proc/self/cgroup").splitlines():
-        _, controllers, name = line.split(":", 2)
+        fields = line.split(":", 2)
+        if len(fields) < 3:
+            continue
+        _, controllers, name = fields
         mounts = [""] if controllers == "" else [controllers, "cpu"] if "cpu" in controllers.split(",") else []
         parts = name.strip("/").split("/")
         for mount in mounts:

@@ -5,6 +5,7 @@ Programs that tests run in a process of their own import it too, from ``TESTS``.
 """
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
 
@@ -170,6 +171,21 @@ def record(monkeypatch):
     return recorded
 
 
+def kinds_of_state():
+    """The classes that masks and streams have their fields from."""
+    return _backend.MaskState, _backend.DropoutState, _backend.StreamState
+
+
+def apply_without_plain_calls(mask, x, out=None):
+    """What ``DropoutMask.apply`` does where a call is not plain."""
+    return mask._applied(Operation.DROPOUT, mask._checked(x, out, "x"), out)
+
+
+def environment():
+    """The variables for a program of a test's own, which imports this package and these helpers."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PACKAGE.parent, TESTS)))}
+
+
 # Threads
 
 MIN_SHARED = _backend.LARGE  # elements from which threads share an array
@@ -219,8 +235,18 @@ def chunks_of(size, threads):
     return [(start, min(start + _threads.CHUNK, size)) for start in range(0, size, _threads.CHUNK)]
 
 
+def cpu_quota(root):
+    """How many CPUs the files of a system below this folder give to the process, or None."""
+    return _threads._quota(str(root))
+
+
 def threads_in_pool():
     return len(_threads._pool._threads)
+
+
+def forget_threads():
+    """A new pool, of which no thread has been started."""
+    _threads._pool = _threads._Pool()
 
 
 def limit_threads(monkeypatch, most):
