@@ -19,6 +19,8 @@ INLINE int reads_other(fd_op op)
 
 INLINE int reads_bias(fd_op op) { return op == FD_BIAS_DROPOUT_ADD; }
 
+INLINE int reads_normals(fd_op op) { return op == FD_GAUSSIAN_DROPOUT || op == FD_GAUSSIAN_NOISE; }
+
 /* The operands of the elements from `done` on, of `size` bytes each. */
 INLINE fd_operands operands_at(const fd_operands *operands, size_t done, size_t size)
 {

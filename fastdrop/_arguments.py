@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from fastdrop import _backend, _foreign
+from fastdrop._kernels import bare
 
 T = TypeVar("T")
 Number: TypeAlias = float | np.floating[Any] | np.integer[Any] | np.ndarray[tuple[()], np.dtype[Any]]
@@ -121,8 +122,10 @@ def float_array(x: object, name: str = "x") -> np.ndarray:
             x = np.asarray(x)
         except ValueError as error:
             raise ValueError(f"{name} must be an array of {FLOATS}, got {_described(given)}: {error}") from None
-    if x.dtype.type not in _FLOATS and x.dtype.name != "bfloat16":
-        came = f"dtype {x.dtype}{_advice(x.dtype)}" if x.dtype != object or x.ndim > 0 else _described(given)
+    array = bare(x)
+    dtype = array.dtype
+    if dtype.type not in _FLOATS and dtype.name != "bfloat16":
+        came = f"dtype {dtype}{_advice(dtype)}" if dtype.kind != "O" or array.ndim > 0 else _described(given)
         raise TypeError(f"{name} must be an array of {FLOATS}, got {came}")
     return x
 
@@ -169,18 +172,15 @@ def output(out: object, x: np.ndarray, name: str = "x") -> None:
             _foreign.refuse_subclass(
                 array, f"{own_name} must be a plain ndarray where out is another array than {name}", own_name
             )
-    if out.shape != x.shape:
-        raise ValueError(f"out must have the shape of {name}, {x.shape}, got {out.shape}")
-    if not out.flags.writeable:
+    y, x = bare(out), bare(x)
+    if y.shape != x.shape:
+        raise ValueError(f"out must have the shape of {name}, {x.shape}, got {y.shape}")
+    if not y.flags.writeable:
         raise ValueError("out is read-only: pass an array that can be written to")
-    is_number = out.dtype.kind in "fc" or out.dtype.name == "bfloat16"
-    if out.dtype is not x.dtype and not (is_number and np.can_cast(x.dtype, out.dtype, "safe")):
-        raise TypeError(f"out must hold every value of dtype {x.dtype} without loss, got dtype {out.dtype}")
-    if (
-        out.size > 0
-        and 0 in out.strides
-        and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True))
-    ):
+    is_number = y.dtype.kind in "fc" or y.dtype.name == "bfloat16"
+    if y.dtype is not x.dtype and not (is_number and np.can_cast(x.dtype, y.dtype, "safe")):
+        raise TypeError(f"out must hold every value of dtype {x.dtype} without loss, got dtype {y.dtype}")
+    if y.size > 0 and 0 in y.strides and any(n > 1 and step == 0 for n, step in zip(y.shape, y.strides, strict=True)):
         raise ValueError("out is a broadcast view whose elements share memory: pass an array with its own")
 
 
@@ -272,7 +272,7 @@ def same_dtype(other: np.ndarray, x: np.ndarray, name: str, x_name: str) -> None
 
 def repeated_bias(bias: object, x: np.ndarray) -> np.ndarray:
     """A bias along x's last dimension, in memory of its own, as often as makes it long enough for kernels."""
-    if x.ndim == 0:
+    if bare(x).ndim == 0:
         raise ValueError("x must have features along its last dimension, got an array of no dimension")
     array = float_array(bias, "bias")
     both_plain(array, x, "bias", "x")

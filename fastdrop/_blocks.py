@@ -242,7 +242,7 @@ class BlockMask(_masks._Mask):
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        return self._applied(Operation.DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x, of the gradient with respect to the result: the same as ``apply``.
@@ -256,7 +256,7 @@ class BlockMask(_masks._Mask):
         out : ndarray, optional
             As in ``apply``.
         """
-        return self._applied(Operation.DROPOUT, self._checked(dy, out, "dy"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(dy, out, "dy"))
 
     def _applied(
         self,
@@ -307,8 +307,9 @@ def _restored(
     if part is None:
         return mask
     lengths, strides, offset = part
+    lengths = _arguments.mask_shape(lengths)
+    _masks.check_places(lengths, strides, offset)
     of_whole = BlockMask._made(lengths, strides, offset, mask.key, mask.call, *mask._numbers())
-    _masks._check_state(of_whole)
     if of_whole.size > 0 and _geometry.last_index(lengths, strides, offset) >= mask.size:
         raise ValueError(f"a mask's state must have its elements within the whole of shape {shape}, got {part}")
     return of_whole
@@ -474,13 +475,18 @@ def drop_block2d(
         _functions.plane_axes(shape, "HW", channels, "drop_block2d")
 
     call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(check_shape, checked_rate))
-    shape = call.x.shape
+    shape = call.shape
     if not call.training:
         mask = BlockMask._made(shape, None, 0, 0, 0, *_prologue.KEEP_ALL, size, channels, shape)
-        y = mask._applied(Operation.DROPOUT, call.x, out)
+        y = mask._applied(Operation.DROPOUT, call.x, call.out)
     else:
-        result = out if checked_rate.rate == 0.0 else call.result()
-        key, number = call.source.next_draw()
-        mask = BlockMask._made(shape, None, 0, key, number, *checked_rate, size, channels, shape)
-        y = mask._applied(Operation.DROPOUT, call.x, result)
+        result = call.out if checked_rate.rate == 0.0 else call.result()
+        call = call.without_overlap()
+        drawn = call.draw(result)
+        try:
+            mask = BlockMask._made(shape, None, 0, *drawn, *checked_rate, size, channels, shape)
+            y = mask._applied(Operation.DROPOUT, call.x, result)
+        except BaseException:
+            call.take_back(drawn)
+            raise
     return (y, mask) if call.return_mask else y

@@ -9,7 +9,7 @@ methods of ``Kernels`` mean.
 
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_CheckExact
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 
 cimport cython
 cimport numpy as cnp
@@ -96,11 +96,15 @@ cdef extern from "fastdrop.h" nogil:
 cdef extern from "operands.h" nogil:
     int reads_other(fd_op op) noexcept
     int reads_bias(fd_op op) noexcept
+    int reads_normals(fd_op op) noexcept
 
 
 cdef extern from "shared_state.h" nogil:
+    int FD_CALL_BITS
     ctypedef struct fd_stream:
         pass
+
+    int FD_CHUNK_BITS
 
     ctypedef struct fd_chunks:
         uint64_t count
@@ -108,6 +112,7 @@ cdef extern from "shared_state.h" nogil:
     void fd_set_stream(fd_stream *, uint64_t key, uint64_t call) noexcept
     void fd_get_stream(const fd_stream *, uint64_t *key, uint64_t *call) noexcept
     int fd_next_draw(fd_stream *, uint64_t *key, uint64_t *call) noexcept
+    void fd_undo_draw(fd_stream *, uint64_t key, uint64_t call) noexcept
     uint64_t fd_take_chunk(fd_chunks *, int from_front) noexcept
     void fd_finish_chunk(fd_chunks *) noexcept
     void fd_close_chunks(fd_chunks *) noexcept
@@ -144,34 +149,59 @@ cdef class Chunks:
     cdef readonly object error
 
     def __cinit__(self, int64_t start, int64_t stop, int64_t length):
-        if not 0 <= start <= stop or length < 1:
+        if not 0 <= start <= stop or length < 1 or (stop - start) // length >= (<int64_t>1 << FD_CHUNK_BITS) - 1:
             raise ValueError((start, stop, length))
         self.start = start
         self.stop = stop
         self.length = length
-        self.state.count = <uint64_t>((stop - start + length - 1) // length)
+        self.state.count = <uint64_t>((stop - start) // length + ((stop - start) % length != 0))
 
     cdef int64_t next(self, bint from_front) noexcept nogil:
         """The first element of a chunk that nobody else gets, or one past the last where there are no more."""
-        cdef int64_t number = <int64_t>fd_take_chunk(&self.state, from_front)
-        return min(self.start + number * self.length, self.stop)
+        cdef uint64_t number = fd_take_chunk(&self.state, from_front)
+        return self.stop if number == self.state.count else self.start + <int64_t>number * self.length
 
     cdef int64_t end(self, int64_t first) noexcept nogil:
-        return min(first + self.length, self.stop)
+        return first + min(self.length, self.stop - first)
+
+    cdef void done(self, bint from_front) noexcept nogil:
+        if not from_front:
+            fd_finish_chunk(&self.state)
+
+    cdef void fail(self, error):
+        with cython.critical_section(self):
+            if self.error is None:
+                self.error = error
 
     def take(self, bint from_front):
         cdef int64_t first = self.next(from_front)
-        return first, self.end(first)
+        try:
+            return first, self.end(first)
+        except BaseException as error:  # no memory for two numbers: nobody shall wait for what was not given out
+            if first != self.stop:
+                self.fail(error)
+                self.done(from_front)
+            raise
 
-    def finish(self, error=None):
-        with cython.critical_section(self):
-            if error is not None and self.error is None:
-                self.error = error
-        fd_finish_chunk(&self.state)
+    def finish(self, bint from_front, error=None):
+        if error is not None:
+            self.fail(error)
+        self.done(from_front)
 
     def close(self):
         with nogil:
             fd_close_chunks(&self.state)
+
+
+cdef cnp.ndarray bare(cnp.ndarray x):
+    """An array without its subclass, which may say of itself what it likes."""
+    return x if type(x) is cnp.ndarray else np.ndarray.view(x, np.ndarray)
+
+
+cdef int check_call(uint64_t call) except -1:
+    if call >> FD_CALL_BITS != 0:
+        raise ValueError(call)
+    return 0
 
 
 @cython.final
@@ -188,10 +218,10 @@ cdef class Operands:
 
     def __init__(self, cnp.ndarray x not None, cnp.ndarray y not None, double scale=1.0, cnp.ndarray other=None,
                  cnp.ndarray bias=None, double shift=0.0, double fill=0.0):
-        self.x = x
-        self.y = y
+        self.x = bare(x)
+        self.y = self.x if y is x else bare(y)
         self.scale = scale
-        self.other = other
+        self.other = None if other is None else self.y if other is y else bare(other)
         self.bias = bias
         self.shift = shift
         self.fill = fill
@@ -204,6 +234,9 @@ cdef class Draw:
     cdef fd_draw draw
 
     def __init__(self, uint64_t key=0, uint64_t call=0, uint64_t threshold=0):
+        check_call(call)
+        if threshold > <uint64_t>1 << 32:
+            raise ValueError(threshold)
         self.draw.key = key
         self.draw.call = call
         self.draw.threshold = threshold
@@ -264,6 +297,10 @@ cdef class StreamState:
         cdef uint64_t key, call
         return (key, call) if fd_next_draw(&self.state, &key, &call) else None
 
+    def _untake(self, uint64_t key, uint64_t call):
+        """Take back the last call number, unless another was used up since. Nobody may set the stream meanwhile."""
+        fd_undo_draw(&self.state, key, call)
+
 
 cdef class MaskState:
     """The fields of a mask that no change can reach: what it was drawn by, and where its elements lie in the stream."""
@@ -311,6 +348,7 @@ cdef class MaskState:
         self._offset = offset
         self.is_drawn = key is not None
         if self.is_drawn:
+            check_call(call)
             self.draw_key = key
             self.draw_call = call
 
@@ -343,6 +381,8 @@ cdef class DropoutState(MaskState):
 
     cpdef _decide(self, double rate, double keep_prob, double scale, bytes bits):
         """Set these fields, of a mask that nobody else has yet."""
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(rate)
         self.rate = rate
         self.keep_prob = keep_prob
         self.scale = scale
@@ -407,6 +447,11 @@ cdef bint is_plain(x, int *dtype) noexcept:
     return cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x)
 
 
+cdef bint same_shape(cnp.ndarray x, cnp.ndarray y) noexcept:
+    return (cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
+            and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(x), cnp.PyArray_DIMS(y), cnp.PyArray_NDIM(x)))
+
+
 cdef bint is_apart(const char *x, const char *y, size_t n) noexcept:
     """Whether n bytes at x are those at y, or have none in common with them."""
     return x == y or x + n <= y or y + n <= x
@@ -419,8 +464,7 @@ cdef bint is_plain_out(out, cnp.ndarray x) noexcept:
         return False
     y = out
     return (cnp.PyArray_TYPE(y) == cnp.PyArray_TYPE(x) and cnp.PyArray_ISCARRAY(y)
-            and cnp.PyArray_NDIM(x) == cnp.PyArray_NDIM(y)
-            and cnp.PyArray_CompareLists(cnp.PyArray_DIMS(x), cnp.PyArray_DIMS(y), cnp.PyArray_NDIM(x))
+            and same_shape(x, y)
             and is_apart(cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y), <size_t>cnp.PyArray_NBYTES(x)))
 
 
@@ -516,6 +560,8 @@ cdef class PlainDropout:
             job.draw.key = key_of_seed(seed)
         else:
             job.draw.key = key_of_generator(rng)
+            if cnp.PyArray_SIZE(x) != n or cnp.PyArray_SIZE(y) != n:  # by a lock or a capsule of somebody's own
+                raise ValueError((cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(y), n))
         if job.map.ndim > 0:
             running.keep_bits(&job.draw, 0, <size_t>job.map.bytes, bits)
             job.map.bits = bits
@@ -593,7 +639,7 @@ cpdef uint64_t key_of_seed(uint64_t seed) noexcept:
     return pool[0] | <uint64_t>pool[1] << 32
 
 
-def plain_dropout(StreamState default_stream, type mask_type, unset_rate, index_map_of):
+def plain_dropout(StreamState default_stream not None, type mask_type not None, unset_rate, index_map_of):
     """A decorator for ``dropout`` that does plain calls itself, and leaves the others to the function.
 
     Parameters
@@ -633,7 +679,7 @@ def plain_dropout(StreamState default_stream, type mask_type, unset_rate, index_
 def plain_apply(general):
     """The same for a method ``(x, out=None)`` of a mask that drops and scales the elements of x."""
 
-    def apply(DropoutState self, x, out=None):
+    def apply(DropoutState self not None, x, out=None):
         cdef fd_job job
         cdef int dtype
         cdef int64_t n
@@ -673,37 +719,45 @@ cdef int fill_dims(fd_index_map *map, tuple dims) except -1:
 
 
 cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap index_map, int64_t size) except -1:
-    """Take over a draw and an index map for an array of so many elements."""
+    """Take over a draw and an index map for an array of so many elements, of which there is one at least."""
     cdef const uint8_t[::1] view
     cdef int d
-    cdef int64_t elements = 1, first = index_map.offset, last = first
+    cdef int64_t left = size, last = index_map.offset, most = INT64_MAX
+    cdef tuple dims = index_map.dims
     job.kernels = kernels
     job.draw = draw.draw
-    job.map.offset = first
+    job.map.offset = last
     job.map.bits = NULL
     job.map.bytes = 0
     job.map.ndim = 0
-    if index_map.dims is None:
-        last += size - 1
-    else:
-        if len(index_map.dims) > FD_MAX_DIMS:
-            raise ValueError(index_map.dims)
-        fill_dims(&job.map, index_map.dims)
-        for d in range(job.map.ndim):
-            elements *= job.map.shape[d]
-            last += (job.map.shape[d] - 1) * job.map.stride[d]
-        if elements != size:
-            raise ValueError((index_map.dims, size))
     if index_map.bits is not None:
         view = index_map.bits
         job.map.bytes = <size_t>view.shape[0]
-        if first < 0 or last < first or last // 8 >= view.shape[0]:
-            raise ValueError((first, index_map.dims, view.shape[0]))
+        most = min(view.shape[0], INT64_MAX // 8) * 8 - 1
+    if not 0 <= last <= most:
+        raise ValueError((last, most))
+    if dims is None:
+        if size - 1 > most - last:
+            raise ValueError((last, size, most))
+    else:
+        if len(dims) > FD_MAX_DIMS:
+            raise ValueError(dims)
+        fill_dims(&job.map, dims)
+        for d in range(job.map.ndim):
+            if job.map.shape[d] < 1 or job.map.stride[d] < 0 or left % job.map.shape[d] != 0:
+                raise ValueError((dims, size))
+            left //= job.map.shape[d]
+            if job.map.shape[d] > 1 and job.map.stride[d] > (most - last) // (job.map.shape[d] - 1):
+                raise ValueError((job.map.offset, dims, most))
+            last += (job.map.shape[d] - 1) * job.map.stride[d]
+        if left != 1:
+            raise ValueError((dims, size))
+    if index_map.bits is not None:
         job.map.bits = &view[0]
     return 0
 
 
-cdef fd_dtype dtype_code(cnp.ndarray x):
+cdef int dtype_code(cnp.ndarray x) except -1:
     cdef int num = cnp.PyArray_TYPE(x)
     if num == cnp.NPY_FLOAT:
         return FD_F32
@@ -711,6 +765,9 @@ cdef fd_dtype dtype_code(cnp.ndarray x):
         return FD_F64
     if num == cnp.NPY_FLOAT16:
         return FD_F16
+    # Whoever registers it with NumPy gets another number.
+    if cnp.PyArray_ITEMSIZE(x) != 2 or x.dtype.name != "bfloat16":
+        raise TypeError(x.dtype)
     return FD_BF16
 
 
@@ -779,14 +836,14 @@ cdef void walk_chunks(const fd_job *job, const fd_operands *whole, size_t item, 
     """Chunks of arrays that kernels take as they are, of items of so many bytes."""
     cdef fd_operands part = whole[0]
     cdef int64_t first = chunks.next(from_front)
-    while first < chunks.stop:
+    while first != chunks.stop:
         part.x = <const char *>whole.x + <size_t>first * item
         part.y = <char *>whole.y + <size_t>first * item
         if whole.other != NULL:
             part.other = <const char *>whole.other + <size_t>first * item
         part.bias_at = <size_t>first
         fd_walk(job, first, <size_t>(chunks.end(first) - first), &part)
-        fd_finish_chunk(&chunks.state)
+        chunks.done(from_front)
         first = chunks.next(from_front)
 
 
@@ -807,10 +864,16 @@ cdef class Kernels:
             raise ValueError(name)
         self.name = name
 
+    @property
+    def releases_gil(self):
+        return True
+
     def philox(self, counter, key, int rounds=10):
         cdef uint32_t c[4]
         cdef uint32_t k[2]
         cdef uint32_t result[4]
+        if not 0 <= rounds <= 10:
+            raise ValueError(rounds)
         c = counter
         k = key
         self.kernels.philox(c, k, rounds, result)
@@ -828,19 +891,25 @@ cdef class Kernels:
         cdef bint is_direct
         cdef int64_t first, size
         cdef size_t nbytes
+        if x is None or y is None:
+            raise TypeError((x, y))
         size = cnp.PyArray_SIZE(x)
-        if (not 0 <= operation < FD_NUM_OPS or cnp.PyArray_SIZE(y) != size
+        if (not 0 <= operation < FD_NUM_OPS or not same_shape(x, y)
                 or (chunks is not None and chunks.stop > size)):
             raise ValueError((operation, size))
         job.op = <fd_op>operation
+        job.dtype = <fd_dtype>dtype_code(x)
         if size == 0:
             return
-        if reads_other(job.op) and (other is None or cnp.PyArray_SIZE(other) != size):
+        if (other is None and reads_other(job.op)) or (other is not None and not same_shape(x, other)):
             raise ValueError("other")
+        if bias is not None and not (cnp.PyArray_TYPE(bias) == cnp.PyArray_TYPE(x) and cnp.PyArray_ISCARRAY_RO(bias)):
+            raise TypeError("bias")
         if reads_bias(job.op) and (bias is None or cnp.PyArray_SIZE(bias) < MIN_PERIOD):
             raise ValueError("bias")
         fill_job(&job, self.kernels, draw, index_map, size)
-        job.dtype = dtype_code(x)
+        if reads_normals(job.op) and job.map.bits != NULL:
+            raise ValueError("bits")
         item = <size_t>cnp.PyArray_ITEMSIZE(x)
         nbytes = <size_t>size * item
         px = cnp.PyArray_BYTES(x)
@@ -853,7 +922,8 @@ cdef class Kernels:
         c.other = c.bias = NULL
         if other is not None:
             po = cnp.PyArray_BYTES(other)
-            is_direct = is_direct and is_apart(po, py, nbytes) and cnp.PyArray_ISCARRAY_RO(other)
+            is_direct = (is_direct and is_apart(po, py, nbytes) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(other)
+                         and cnp.PyArray_ISCARRAY_RO(other))
         if bias is not None:
             c.bias = cnp.PyArray_BYTES(bias)
             c.period = <size_t>cnp.PyArray_SIZE(bias)
@@ -862,13 +932,13 @@ cdef class Kernels:
             iterate(&job, &c, x, other, y, 0, size)
             return
         if not is_direct:
-            while (first := chunks.next(from_front)) < chunks.stop:
+            while (first := chunks.next(from_front)) != chunks.stop:
                 try:
                     iterate(&job, &c, x, other, y, first, chunks.end(first))
                 except BaseException as error:
-                    chunks.finish(error)
+                    chunks.finish(from_front, error)
                     raise
-                chunks.finish()
+                chunks.done(from_front)
             return
         c.x = px
         c.y = py
@@ -902,10 +972,10 @@ cdef class Kernels:
                 if first == chunks.stop:
                     break
                 fd_walk_keep(&job, first, <size_t>(chunks.end(first) - first), y + first)
-                fd_finish_chunk(&chunks.state)
+                chunks.done(from_front)
 
     def keep_bits(self, size_t n, Draw draw not None, uint64_t start=0):
-        cdef cnp.npy_intp length = <cnp.npy_intp>((n + 7) // 8)
+        cdef cnp.npy_intp length = <cnp.npy_intp>(n // 8 + (n % 8 != 0))
         cdef cnp.ndarray bits = cnp.PyArray_EMPTY(1, &length, cnp.NPY_UINT8, 0)
         cdef fd_draw d = draw.draw
         if n > 0:

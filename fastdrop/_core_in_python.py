@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Self, TypeGuard, TypeVar
 
@@ -20,50 +19,33 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 CALLS = 1 << 56  # of a stream
 
-# One for all streams and chunks: what it guards takes less time than to make another. No other thread holds it over a
-# fork. A signal's handler may take it again in the middle, so what it guards is read and written with no call between.
+# One for all streams: what it guards takes less time than to make another. No other thread holds it over a fork. A
+# signal's handler may take it again in the middle, so what it guards is read and written with no call between.
 _lock = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class Chunks:
-    """The parts of an array that several threads take one by one. See :class:`fastdrop._kernels.Chunks`."""
+    """The parts of an array, for the calling thread alone: the reference shares with no other.
+
+    See :class:`fastdrop._kernels.Chunks`.
+    """
 
     def __init__(self, start: int, stop: int, length: int) -> None:
         self.error: BaseException | None = None
-        self._start, self._stop, self._length = start, stop, length
-        self._first, self._end = 0, -((start - stop) // length)  # numbers of the chunks that are left
-        self._at_work = 0
+        self._next, self._stop, self._length = start, stop, length
 
     def take(self, from_front: bool) -> tuple[int, int]:
-        with _lock:
-            if self._first == self._end:
-                return self._stop, self._stop
-            self._at_work += 1
-            self._end -= not from_front
-            number = self._first if from_front else self._end
-            self._first += from_front
-        first = self._start + number * self._length
-        return first, min(first + self._length, self._stop)
+        first = self._next
+        self._next = min(first + self._length, self._stop)
+        return first, self._next
 
-    def finish(self, error: BaseException | None = None) -> None:
-        with _lock:
-            if self.error is None:
-                self.error = error
-            self._at_work -= 1
+    def finish(self, from_front: bool, error: BaseException | None = None) -> None:
+        pass
 
     def close(self) -> None:
-        with _lock:
-            self._first = self._end
-        interrupt = None
-        while self._at_work > 0:
-            try:
-                time.sleep(5e-5)
-            except BaseException as error:  # from a signal's handler; no thread may write on behind the caller's back
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+        self._next = self._stop
 
 
 class StreamState:
@@ -98,6 +80,12 @@ class StreamState:
                 return None
             self._key_and_call = key, call + 1
         return key, call
+
+    def _untake(self, key: int, call: int) -> None:
+        """Take back the last call number, unless another was used up since."""
+        with _lock:
+            if self._key_and_call == (key, call + 1):
+                self._key_and_call = key, call
 
 
 class MaskState:

@@ -3,27 +3,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastdrop import _backend, _foreign, _threads
-from fastdrop._kernels import Bools, Chunks, Draw, IndexMap, Operands, Operation
+from fastdrop._kernels import Bools, Chunks, Draw, IndexMap, Operands, Operation, bare
 
 # Bytes of a result from which it is stored past the caches, where two arrays of this size leave nothing of each other.
 NONTEMPORAL = 32 << 20
+
+# How hard NumPy's iterator looks whether arrays share memory. The stubs of NumPy know of 0 and -1 alone.
+ITERATORS_WORK: Any = 1
 
 IN_ORDER = _backend.IndexMap()
 
 
 def result_for(x: np.ndarray) -> np.ndarray:
     """An array for the result: x's shape, subclass, order of axes in memory, and dtype in native byte order."""
-    dtype = x.dtype
-    if type(x) is np.ndarray and dtype.isnative:
+    if type(x) is np.ndarray and x.dtype.isnative:
         return np.empty_like(x)
+    dtype = bare(x).dtype
     dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
     if _foreign.is_plain(x):
         return np.empty_like(x, dtype=dtype, subok=type(x) is np.matrix)  # a memmap would have no file
     # A copy has what the class keeps beside the elements, such as a unit or which of them are hidden.
-    return x.copy(order="K").astype(dtype, copy=False)
+    y: object = x.copy(order="K")
+    if isinstance(y, np.ndarray) and bare(y).dtype != dtype:
+        y = y.astype(dtype)
+    return _believed_copy(y, x, dtype)
+
+
+def _believed_copy(y: object, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """What the class of x gave as its copy, if that is one."""
+    array = bare(x)
+    if (
+        not isinstance(y, np.ndarray)
+        or (type(y), bare(y).shape, bare(y).dtype) != (type(x), array.shape, dtype)
+        or np.may_share_memory(bare(y), array)
+    ):
+        raise TypeError(
+            f"the copy of a {type(x).__name__} must be another one with memory of its own, of shape {array.shape} and "
+            f"dtype {dtype}, got a {type(y).__name__}"
+        )
+    return y
 
 
 def out_for_converted(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
@@ -34,11 +57,28 @@ def out_for_converted(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     return result_for(x) if out is None else out
 
 
+def apart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x, or a copy of it where an element of y has memory of another element of x.
+
+    Such a copy is made in any case, by NumPy's iterator if not here. Here it can be made before a draw.
+    """
+    if x is y or _backend.are_plain(x, y):
+        return x
+    array, out = bare(x), bare(y)
+    if _is_elementwise(array, out):
+        return x
+    try:
+        is_apart = not np.shares_memory(array, out, max_work=ITERATORS_WORK)
+    except np.exceptions.TooHardError:
+        is_apart = False
+    return x if is_apart else array.copy("K")
+
+
 def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """What is to be returned where nothing is dropped: x itself, or out with x's elements."""
     if out is None or out is x:
         return x
-    np.copyto(out, x, casting="safe")
+    np.copyto(bare(out), bare(x), casting="safe")
     return out
 
 

@@ -13,7 +13,7 @@ from fastdrop import _arguments, _engine, _foreign, _prologue
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._backend import Draw, Operands
 from fastdrop._functions import Options
-from fastdrop._kernels import Operation
+from fastdrop._kernels import Operation, bare
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
 
@@ -235,9 +235,10 @@ def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.
     if gradient.ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
     dx = mask.backward(gradient)
-    wide = np.float64 if dx.dtype.type is np.float64 else np.float32
-    rows = dx.view(np.ndarray).reshape(math.prod(dx.shape[:-1]), dx.shape[-1])
-    return dx, rows.sum(axis=0, dtype=wide).astype(dx.dtype, copy=False), gradient
+    array = bare(dx)
+    wide = np.float64 if array.dtype.type is np.float64 else np.float32
+    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    return dx, rows.sum(axis=0, dtype=wide).astype(array.dtype, copy=False), gradient
 
 
 @overload
@@ -480,7 +481,7 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     dnew = mask.backward(gradient)
     dold = _engine.result_for(gradient)
     if mask.scale == 1.0:
-        zeros = np.zeros(gradient.shape, gradient.dtype)
+        zeros = np.zeros_like(bare(gradient))
         _engine.apply(Operation.ZONEOUT, Operands(zeros, dold, 1.0, gradient), mask._draw(), mask._index_map())
     else:
         _engine.apply(Operation.DROPOUT, Operands(gradient, dold, 1.0 - mask.scale), Draw())

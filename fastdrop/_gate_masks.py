@@ -71,12 +71,13 @@ class GateMasks:
     _bits: npt.NDArray[np.uint8] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        bits = None
-        if self.rate > 0.0:
-            size = self.batch * self.depth * (self.gates if self.per_gate else 1)
-            bits = _backend.running.keep_bits(
-                size, Draw(self.key, self.call, Rate(self.rate, 1.0 - self.rate).threshold)
-            )
+        # They may come from a pickle, and so from anywhere.
+        _arguments.count(self.gates, "gates")
+        _arguments.unsigned(self.batch, "batch", 31)
+        _arguments.unsigned(self.depth, "depth", 31)
+        _arguments.flag(self.per_gate, "per_gate")
+        mask = self.mask
+        bits = _backend.running.keep_bits(mask.size, mask._draw()) if mask.rate > 0.0 else None
         object.__setattr__(self, "_bits", bits)
 
     @property
@@ -114,8 +115,10 @@ class GateMasks:
                 return np.broadcast_to(self._dropped(x, 0, dims), shape)
             out = np.empty(shape, x.dtype.newbyteorder("="))
         else:
-            if isinstance(out, np.ndarray) and out.shape != shape:
-                raise ValueError(f"out must have the shape (gates, *x.shape), {shape}, got {out.shape}")
+            if isinstance(out, np.ndarray):
+                _foreign.refuse_subclass(out, "out must be a plain ndarray where out is another array than x", "out")
+                if out.shape != shape:
+                    raise ValueError(f"out must have the shape (gates, *x.shape), {shape}, got {out.shape}")
             _arguments.output(out[0] if isinstance(out, np.ndarray) else out, x)
             if np.may_share_memory(x, out):
                 x = x.copy()  # a gate's result must not be the next gate's input
@@ -332,10 +335,18 @@ class RecurrentDropout(Stochastic):
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),
             )
         stream = self._stream
-        return RecurrentMasks(
-            GateMasks(gates, batch, features, per_gate, dropout, *stream.next_draw()),
-            GateMasks(gates, batch, units, per_gate, recurrent_dropout, *stream.next_draw()),
-        )
+        drawn: list[tuple[int, int]] = []
+        try:
+            for _ in range(2):
+                drawn.append(stream.next_draw())
+            return RecurrentMasks(
+                GateMasks(gates, batch, features, per_gate, dropout, *drawn[0]),
+                GateMasks(gates, batch, units, per_gate, recurrent_dropout, *drawn[1]),
+            )
+        except BaseException:
+            for draw in reversed(drawn):
+                stream._take_back(draw)
+            raise
 
     def __repr__(self) -> str:
         return (

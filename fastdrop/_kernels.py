@@ -48,16 +48,36 @@ class Operation(IntEnum):
         return operation
 
 
-class Operands(NamedTuple):
-    """The arrays and numbers that an operation works on, as ``fd_operands`` has them; see :class:`Operation`."""
+def bare(x: np.ndarray) -> np.ndarray:
+    """An array without its subclass, which may say of its shape, its dtype and its memory what it likes."""
+    return x if type(x) is np.ndarray else np.ndarray.view(x, np.ndarray)
 
-    x: np.ndarray
-    y: np.ndarray
-    scale: float = 1.0
-    other: np.ndarray | None = None
-    bias: np.ndarray | None = None
-    shift: float = 0.0
-    fill: float = 0.0
+
+class Operands:
+    """The arrays and numbers that an operation works on, as ``fd_operands`` has them; see :class:`Operation`.
+
+    The arrays are without their subclasses, and what is given as one array is one array here.
+    """
+
+    __slots__ = ("x", "y", "scale", "other", "bias", "shift", "fill")
+
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        scale: float = 1.0,
+        other: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        shift: float = 0.0,
+        fill: float = 0.0,
+    ) -> None:
+        self.x = bare(x)
+        self.y = self.x if y is x else bare(y)
+        self.scale = scale
+        self.other = None if other is None else self.y if other is y else bare(other)
+        self.bias = bias
+        self.shift = shift
+        self.fill = fill
 
 
 class Draw(NamedTuple):
@@ -89,21 +109,22 @@ class Chunks(Protocol):
     """Elements start .. stop-1 of an array, in pieces of so many that several threads take one by one.
 
     The caller takes them from the front and its helpers from the back, so that call after call each finds in its own
-    caches what it has worked on before. Every chunk that is taken must be finished.
+    caches what it has worked on before. A helper must finish every chunk that it takes. The caller need not: an
+    exception may have cut it off anywhere, and it is at work no more when it closes.
     """
 
     @property
     def error(self) -> BaseException | None:
-        """What went wrong first, with any of the chunks."""
+        """What went wrong first, with any of the chunks that were finished."""
 
     def take(self, from_front: bool) -> tuple[int, int]:
         """First and last element (exclusive) of a chunk that nobody else gets; an empty one when there are no more."""
 
-    def finish(self, error: BaseException | None = None) -> None:
+    def finish(self, from_front: bool, error: BaseException | None = None) -> None:
         """A chunk is done, or has failed."""
 
     def close(self) -> None:
-        """Give out no more, and wait until those that were taken are finished."""
+        """Give out no more, and wait until helpers have finished what they took. No signal's handler runs meanwhile."""
 
 
 class Kernels(Protocol):
@@ -111,6 +132,10 @@ class Kernels(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def releases_gil(self) -> bool:
+        """Whether other threads can work meanwhile, so that several of them take less time than one."""
 
     def philox(self, counter: Sequence[int], key: tuple[int, int], rounds: int = 10) -> tuple[int, ...]:
         """The four words of one counter: the generator alone, for its known answers."""

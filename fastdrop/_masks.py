@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, SupportsIndex
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from fastdrop import _arguments, _backend, _engine, _foreign, _geometry, _indexing
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
-from fastdrop._kernels import IndexMap, Operation
+from fastdrop._kernels import IndexMap, Operation, bare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +71,9 @@ class _Mask(_backend.MaskState):
     def _checked(self, x: object, out: np.ndarray | None, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         """x, as an array that the mask can be applied to, and out, if that is where the result goes."""
         array = _arguments.operand(x, out, name)
-        if array.shape != self.shape:
-            raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {array.shape}")
+        shape = bare(array).shape
+        if shape != self.shape:
+            raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {shape}")
         return array, out if array is x else _engine.out_for_converted(array, out)
 
     def _applied(
@@ -293,6 +295,16 @@ class DropoutMask(_backend.DropoutState, _Mask):
         """What follows from the rate."""
         return rate.scale
 
+    @staticmethod
+    def _checked_numbers(rate: Any, keep_prob: Any, scale: Any, bits: Any) -> tuple[float, float, float, bytes | None]:
+        """Those of a state, in the order of ``_made``."""
+        if bits is not None and not isinstance(bits, bytes):
+            raise TypeError(f"a mask's state must have its bits as bytes, got {bits!r}")
+        dropped, kept = _arguments.probability(rate, "rate"), _arguments.probability(keep_prob, "keep_prob")
+        if dropped != 1.0 - kept and kept != 1.0 - dropped:
+            raise ValueError(f"a mask's state must have a keep_prob of 1 - rate, got {keep_prob!r} and {rate!r}")
+        return dropped, kept, _arguments.finite(scale, "scale"), bits
+
     # What follows from the parameters
 
     def _index_map(self) -> IndexMap:
@@ -303,7 +315,8 @@ class DropoutMask(_backend.DropoutState, _Mask):
             return _backend.IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
         span = 0 if dims is None else _geometry.shared_span(dims)
         if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
-            return _backend.IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
+            with contextlib.suppress(MemoryError):  # without these bits it takes longer
+                return _backend.IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
         return _backend.IndexMap(self._offset, dims)
 
     def _factor(self) -> float:
@@ -546,6 +559,11 @@ class GaussianMask(_Mask):
     def _numbers(self) -> tuple[float, bool]:
         return self._noise
 
+    @staticmethod
+    def _checked_numbers(stddev: Any, additive: Any) -> tuple[float, bool]:
+        """Those of a state, in the order of ``_made``."""
+        return _arguments.standard_deviation(stddev), _arguments.flag(additive, "additive")
+
     @property
     def stddev(self) -> float:
         return self._noise[0]
@@ -626,35 +644,40 @@ def _restored(
     key: int | None,
     call: int | None,
     numbers: Any,
-    cls: type[_Mask] = DropoutMask,
-) -> _Mask:
+    cls: type[DropoutMask | GaussianMask] = DropoutMask,
+) -> DropoutMask | GaussianMask:
     """A mask in the state that was pickled, which may have come from anywhere."""
+    if not (isinstance(cls, type) and issubclass(cls, (DropoutMask, GaussianMask))):
+        raise TypeError(f"a mask's state must be of a class of masks, got {cls!r}")
+    shape = _arguments.mask_shape(shape)
+    check_places(shape, strides, offset)
+    if key is not None:
+        key = _arguments.unsigned(key, "key", _arguments.KEY_BITS)
+        call = _arguments.unsigned(call, "call", _arguments.CALL_BITS)
     if isinstance(numbers, float) and issubclass(cls, DropoutMask):
         rate = _arguments.rate_of(numbers)
         numbers = (*rate, cls._usual_scale(rate), None)
-    mask = cls._made(shape, strides, offset, key, call, *numbers)
-    _check_state(mask)
+    elif not isinstance(numbers, tuple):
+        raise TypeError(f"a mask's state must have its numbers in a tuple, got {numbers!r}")
+    mask = cls._made(shape, strides, offset, key, call, *cls._checked_numbers(*numbers))
+    bits = mask._bits if isinstance(mask, DropoutMask) else None
+    if (key is None) != (bits is not None):
+        raise ValueError("a mask's state must have a key or bits, and not both")
+    end = 1 + _geometry.last_index(shape, mask._strides, offset) if mask.size > 0 else 0
+    if bits is not None and end > 8 * len(bits):
+        raise ValueError(f"a mask's state must have a bit for each of {end} elements, got {8 * len(bits)} bits")
     return mask
 
 
-def _check_state(mask: _Mask) -> None:
-    """A ValueError for numbers that would make kernels read what is not the mask's."""
-    shape, strides, offset = _arguments.mask_shape(mask.shape), mask._strides, mask._offset
-    if len(strides) != len(shape) or any(stride < 0 for stride in strides) or offset < 0:
-        raise ValueError(f"a mask's state must have a stride of at least 0 for each length of {shape}, got {strides}")
-    end = 1 + _geometry.last_index(shape, strides, offset) if mask.size > 0 else 0
-    bits = mask._bits if isinstance(mask, DropoutMask) else None
-    if end >= 1 << 63 or (bits is not None and end > 8 * len(bits)):
-        raise ValueError(f"a mask's state must have its elements within the mask's bits, got {end} of shape {shape}")
-    if (mask.key is None) != (bits is not None):
-        raise ValueError("a mask's state must have a key or bits, and not both")
-    if mask.key is not None:
-        _arguments.unsigned(mask.key, "key", _arguments.KEY_BITS)
-        _arguments.unsigned(mask.call, "call", _arguments.CALL_BITS)
-    if isinstance(mask, DropoutMask):
-        _arguments.probability(mask.rate, "rate")
-        _arguments.probability(mask.keep_prob, "keep_prob")
-        _arguments.finite(mask.scale, "scale")
-    elif isinstance(mask, GaussianMask):
-        _arguments.standard_deviation(mask.stddev)
-        _arguments.flag(mask.additive, "additive")
+def check_places(shape: tuple[int, ...], strides: Any, offset: Any) -> None:
+    """Where the elements of a mask lie, of a shape that is checked: within 63 bits, from 0 on."""
+    given = _geometry.strides_of(shape, None) if strides is None else strides
+    if not (isinstance(given, tuple) and all(type(number) is int for number in (offset, *given))):
+        raise TypeError(f"a mask's state must have ints as offset and strides, got {offset!r} and {strides!r}")
+    if len(given) != len(shape) or any(number < 0 for number in (offset, *given)):
+        raise ValueError(
+            f"a mask's state must have an offset and, for each length of {shape}, a stride of at least 0, "
+            f"got {offset} and {strides}"
+        )
+    if max(0, *given, offset, *([_geometry.last_index(shape, given, offset)] if 0 not in shape else [])) >= 1 << 63:
+        raise ValueError(f"a mask's state must have its elements below 2**63, got {offset} and {strides} for {shape}")

@@ -16,8 +16,9 @@ import numpy as np
 
 from fastdrop import _arguments, _backend, _engine, _geometry, _streams
 from fastdrop._arguments import Rate
-from fastdrop._kernels import Operation
+from fastdrop._kernels import Operation, bare
 from fastdrop._masks import DropoutMask, GaussianMask
+from fastdrop._streams import PhiloxStream
 
 Lengths: TypeAlias = tuple[int, ...] | None
 Groups: TypeAlias = Callable[[tuple[int, ...]], Lengths]
@@ -44,9 +45,37 @@ class Call(NamedTuple):
         return _engine.result_for(self.x) if self.out is None else self.out
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return bare(self.x).shape
+
+    @property
     def strides(self) -> tuple[int, ...] | None:
         """Those of the mask, None for what follows from x's shape."""
-        return None if self.noise_shape is None else _geometry.strides_of(self.x.shape, self.noise_shape)
+        return None if self.noise_shape is None else _geometry.strides_of(self.shape, self.noise_shape)
+
+    def without_overlap(self) -> Call:
+        """With copies of arrays that ``out`` would overwrite before they are read. To be called before a draw too."""
+        if self.out is None:
+            return self
+        x = _engine.apart(self.x, self.out)
+        other = None if self.other is None else _engine.apart(self.other, self.out)
+        return self if x is self.x and other is self.other else self._replace(x=x, other=other)
+
+    def draw(self, y: np.ndarray | None) -> tuple[int, int]:
+        """Key and call number of the mask for a result in y. Who gets them must give them back if nothing comes of it.
+
+        The source may be anybody's, and do more than draw.
+        """
+        shape = self.shape
+        drawn = self.source.next_draw()
+        if any(array is not None and bare(array).shape != shape for array in (self.x, self.other, y)):
+            self.take_back(drawn)
+            raise ValueError(f"rng has changed the shape of an array, which was {shape}, while it was drawn from")
+        return drawn
+
+    def take_back(self, drawn: tuple[int, int]) -> None:
+        """Undo a draw of which nothing has come."""
+        _streams.take_back(self.source, drawn)
 
 
 def checked(
@@ -85,7 +114,7 @@ def checked(
     is_training = training if type(training) is bool else _arguments.flag(training, "training")
     if groups is not None and is_training:
         noise_shape_of = partial(_lengths_of_groups, *groups)
-    noise_shape = None if noise_shape_of is None else noise_shape_of(x.shape)
+    noise_shape = None if noise_shape_of is None else noise_shape_of(bare(x).shape)
     return Call(
         x,
         other,
@@ -130,31 +159,44 @@ def dropped(
     """
     if not call.training:
         # A scale of 0 is that of a mask that drops all, because 0 times infinity is no zero.
-        idle = kind._made(call.x.shape, None, 0, 0, 0, *(KEEP_ALL if idle_scale != 0.0 else DROP_ALL), idle_scale)
+        idle = kind._made(call.shape, None, 0, 0, 0, *(KEEP_ALL if idle_scale != 0.0 else DROP_ALL), idle_scale)
         return _result(call, idle, operation, call.out)
     is_identity = rate.rate == 0.0 and operation in IDENTITIES_AT_0
     y = call.out if is_identity else call.result()
-    key, number = call.source.next_draw()
+    if call.out is not None:
+        call = call.without_overlap()
     if scale is None:
         scale = kind._usual_scale(rate)
-    if y is not None and kind is DropoutMask and call.noise_shape is None and not call.return_mask:
-        # Nobody looks at the mask.
-        operands = _backend.Operands(call.x, y, scale, call.other, call.bias)
-        _engine.apply(operation, operands, _backend.Draw(key, number, rate.threshold))
-        return y
-    mask = kind._made(call.x.shape, call.strides, 0, key, number, *rate, scale)
-    return _result(call, mask, operation, y)
+    source = call.source
+    drawn = source.next_draw() if type(source) is PhiloxStream else call.draw(y)
+    try:
+        if y is not None and kind is DropoutMask and call.noise_shape is None and not call.return_mask:
+            # Nobody looks at the mask.
+            operands = _backend.Operands(call.x, y, scale, call.other, call.bias)
+            _engine.apply(operation, operands, _backend.Draw(drawn[0], drawn[1], rate.threshold))
+            return y
+        mask = kind._made(call.shape, call.strides, 0, *drawn, *rate, scale)
+        return _result(call, mask, operation, y)
+    except BaseException:
+        call.take_back(drawn)
+        raise
 
 
 def perturbed(call: Call, stddev: float, additive: bool) -> Any:
     """The same for normal noise, which is added or multiplied."""
     operation = Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT
     if not call.training:
-        idle = GaussianMask._made(call.x.shape, None, 0, 0, 0, 0.0, additive)
+        idle = GaussianMask._made(call.shape, None, 0, 0, 0, 0.0, additive)
         return _result(call, idle, operation, call.out)
     y = call.result() if stddev > 0.0 else call.out
-    mask = GaussianMask._made(call.x.shape, call.strides, 0, *call.source.next_draw(), stddev, additive)
-    return _result(call, mask, operation, y)
+    call = call.without_overlap()
+    drawn = call.draw(y)
+    try:
+        mask = GaussianMask._made(call.shape, call.strides, 0, *drawn, stddev, additive)
+        return _result(call, mask, operation, y)
+    except BaseException:
+        call.take_back(drawn)
+        raise
 
 
 def _result(call: Call, mask: DropoutMask | GaussianMask, operation: Operation, out: np.ndarray | None) -> Any:

@@ -289,6 +289,7 @@ class Kernels:
     """The kernels in NumPy."""
 
     name = "reference"
+    releases_gil = False  # NumPy holds it so often that two threads take longer than one
 
     def philox(self, counter: Sequence[int], key: tuple[int, int], rounds: int = 10) -> tuple[int, ...]:
         return tuple(int(word) for word in philox4x32(counter, key, rounds))
@@ -312,8 +313,7 @@ class Kernels:
         self, operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, start: int, stop: int
     ) -> None:
         """The operation with elements start .. stop-1."""
-        # A subclass may give assignment another meaning.
-        x, y = operands.x.view(np.ndarray), operands.y.view(np.ndarray)
+        x, y = operands.x, operands.y
         is_whole = stop - start == x.size
         shape = x.shape if is_whole else (stop - start,)
 
@@ -322,7 +322,7 @@ class Kernels:
 
         other = bias = None
         if operands.other is not None:
-            other = part(operands.other.view(np.ndarray))
+            other = part(operands.other)
         if operands.bias is not None:
             bias = widened(operands.bias[np.arange(start, stop) % len(operands.bias)]).reshape(shape)
         keep: np.ndarray  # or normal numbers
@@ -369,6 +369,6 @@ def take_chunks(chunks: Chunks | None, from_front: bool, size: int, work: Callab
         try:
             work(start, stop)
         except BaseException as error:
-            chunks.finish(error)
+            chunks.finish(from_front, error)
             raise
-        chunks.finish()
+        chunks.finish(from_front)

@@ -96,6 +96,11 @@ class PhiloxStream(_backend.StreamState):
             raise ValueError(f"the stream with key {self.key:#x} has used up its 2**56 calls: spawn another")
         return drawn
 
+    def _take_back(self, drawn: tuple[int, int]) -> None:
+        """Undo a draw of which nothing has come, unless there was another since."""
+        with _lock:
+            self._untake(*drawn)
+
     def spawn(self, n: SupportsIndex) -> list[Self]:
         """New streams with keys of their own, for workers or layers.
 
@@ -110,8 +115,15 @@ class PhiloxStream(_backend.StreamState):
         n = _arguments.count(n, "n")
         with _lock:
             if self._seed is None:
-                self._seed = np.random.SeedSequence(self.key)
-            children = self._seed.spawn(n)
+                seed = np.random.SeedSequence(self.key)
+                if self._seed is None:  # a signal's handler has not spawned from it meanwhile
+                    self._seed = seed
+            while True:
+                before = self._seed.n_children_spawned
+                children = self._seed.spawn(n)
+                # NumPy counts them when all are made. If a handler has spawned in the middle, it has these too.
+                if self._seed.n_children_spawned == before + n:
+                    break
         return [type(self)(child) for child in children]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,7 +139,11 @@ class PhiloxStream(_backend.StreamState):
 
 
 def _restored(cls: type[PhiloxStream], key: int, call: int, seed: np.random.SeedSequence | None) -> PhiloxStream:
-    """A stream in the state that was pickled."""
+    """A stream in the state that was pickled, which may have come from anywhere."""
+    if not (isinstance(cls, type) and issubclass(cls, PhiloxStream)):
+        raise TypeError(f"a stream's state must be of a PhiloxStream, got {cls!r}")
+    if seed is not None and not isinstance(seed, np.random.SeedSequence):
+        raise TypeError(f"a stream's state must have a numpy.random.SeedSequence or None as its seed, got {seed!r}")
     stream = cls.__new__(cls)
     stream._restore(key, call, seed)
     return stream
@@ -180,6 +196,12 @@ def source(rng: object) -> Source:
         "rng must be None, an int of at least 0, a sequence of such, a numpy.random.SeedSequence, Generator or "
         f"BitGenerator, or a fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}{advice}"
     )
+
+
+def take_back(source: Source, drawn: tuple[int, int]) -> None:
+    """Undo a draw of which nothing has come, where the source can, so that a call that fails has moved no stream."""
+    if isinstance(source, PhiloxStream):
+        source._take_back(drawn)
 
 
 def stream(rng: RNG) -> PhiloxStream:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
 from fastdrop import _arguments, _geometry
 from fastdrop._arguments import Rate
+from fastdrop._kernels import bare
 from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
@@ -237,26 +239,48 @@ class DropoutWrapper(Stochastic):
         (y, state) : tuple
             What the cell returned, in its structures, with elements dropped.
         """
+        undo: list[Callable[[], object]] = []
+        try:
+            return self._step(x, state, training, undo)
+        except BaseException:
+            # A step that fails, for want of memory at its end or in the cell, has drawn nothing.
+            for action in reversed(undo):
+                action()
+            raise
+
+    def _step(
+        self, x: Structure, state: Structure, training: bool | None, undo: list[Callable[[], object]]
+    ) -> tuple[Structure, Structure]:
+        """The same, with what undoes it in a list, in the order in which it was done."""
+        undo.append(partial(self._go_back, dict(self._held), self.masks))
         draws = self._draws(training)
-        x, of_input = self._dropped("input", x, self.input_keep_prob, draws)
-        result: object = self._step(x, state, training)
+        x, of_input = self._dropped("input", x, self.input_keep_prob, draws, undo)
+        result = self._result_of_cell(x, state, training, undo)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"cell must return a pair (y, state), got {type(result).__name__}")
         y, state = result
         is_dropped = None
         if draws and self.state_keep_prob < 1.0:
             is_dropped = _chosen(self.dropout_state_filter, state)
-        state, of_state = self._dropped("state", state, self.state_keep_prob, draws, is_dropped)
-        y, of_output = self._dropped("output", y, self.output_keep_prob, draws)
+        state, of_state = self._dropped("state", state, self.state_keep_prob, draws, undo, is_dropped)
+        y, of_output = self._dropped("output", y, self.output_keep_prob, draws, undo)
         self.masks = StepMasks(of_input, of_state, of_output)
         return y, state
 
-    def _step(self, x: Structure, state: Structure, training: bool | None) -> object:
+    def _go_back(self, held: dict[tuple[int, str], list[int]], masks: StepMasks | None) -> None:
+        """To where the wrapper stood before a step."""
+        self._held, self.masks = held, masks
+
+    def _result_of_cell(
+        self, x: Structure, state: Structure, training: bool | None, undo: list[Callable[[], object]]
+    ) -> object:
         """What the cell returns, with what the call said on training if it is a wrapper itself."""
         cell: object = self.cell
-        if isinstance(cell, DropoutWrapper):
-            return cell(x, state, training)
-        return self.cell(x, state)
+        if not isinstance(cell, DropoutWrapper):
+            return self.cell(x, state)
+        if type(cell).__call__ is DropoutWrapper.__call__:
+            return cell._step(x, state, training, undo)  # which may have to be undone when it is done
+        return cell(x, state, training)
 
     def start_sequence(self) -> Self:
         """Let go of the masks of ``variational_recurrent``, so that the next step draws new ones.
@@ -277,7 +301,13 @@ class DropoutWrapper(Stochastic):
         return (self.cell,) if isinstance(self.cell, DropoutWrapper) else ()
 
     def _dropped(
-        self, kind: str, values: Structure, keep_prob: float, draws: bool, is_dropped: list[bool] | None = None
+        self,
+        kind: str,
+        values: Structure,
+        keep_prob: float,
+        draws: bool,
+        undo: list[Callable[[], object]],
+        is_dropped: list[bool] | None = None,
     ) -> tuple[Structure, Structure]:
         """Arrays with their elements dropped, and the masks, both in the structure in which the arrays came."""
         arrays = leaves(values)
@@ -288,14 +318,16 @@ class DropoutWrapper(Stochastic):
         for i, leaf in enumerate(arrays):
             if rates[i] > 0.0:
                 arrays[i] = _arguments.float_array(leaf, f"the {kind} of the cell")
-                if self.variational_recurrent and arrays[i].ndim < 2:
+                shape = bare(arrays[i]).shape
+                if self.variational_recurrent and len(shape) < 2:
                     raise ValueError(
                         f"the {kind} of the cell must have the shape (batch, depth, ...) with variational_recurrent, "
-                        f"got {arrays[i].shape}"
+                        f"got {shape}"
                     )
         masks: list[DropoutMask] = []
-        for i, call in enumerate(self._calls(kind, len(arrays), draws)):
-            shape = np.shape(arrays[i])
+        for i, call in enumerate(self._calls(kind, len(arrays), draws, undo)):
+            array = arrays[i]
+            shape = bare(array).shape if isinstance(array, np.ndarray) else np.shape(array)
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
             strides = _geometry.strides_of(shape, noise_shape)
@@ -306,7 +338,7 @@ class DropoutWrapper(Stochastic):
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))
 
-    def _calls(self, kind: str, n: int, draws: bool) -> list[int]:
+    def _calls(self, kind: str, n: int, draws: bool, undo: list[Callable[[], object]]) -> list[int]:
         """Call numbers for n arrays: new ones, or those of the sequence."""
         if not draws:
             return [0] * n
@@ -317,7 +349,11 @@ class DropoutWrapper(Stochastic):
                 f"{len(held)}: call start_sequence() before a new one"
             )
         if held is None:
-            held = [self.rng.next_draw()[1] for _ in range(n)]
+            held, stream = [], self.rng
+            for _ in range(n):
+                drawn = stream.next_draw()
+                undo.append(partial(stream._take_back, drawn))
+                held.append(drawn[1])
             if self.variational_recurrent:
                 self._held[self.rng.key, kind] = held
         return held

@@ -5,6 +5,7 @@ Programs that tests run in a process of their own import it too, from ``TESTS``.
 """
 
 import dataclasses
+import os
 import threading
 from pathlib import Path
 
@@ -168,6 +169,21 @@ def record(monkeypatch):
     return recorded
 
 
+def kinds_of_state():
+    """The classes that masks and streams have their fields from."""
+    return _backend.MaskState, _backend.DropoutState, _backend.StreamState
+
+
+def apply_without_plain_calls(mask, x, out=None):
+    """What ``DropoutMask.apply`` does where a call is not plain."""
+    return mask._applied(Operation.DROPOUT, *mask._checked(x, out, "x"))
+
+
+def environment():
+    """The variables for a program of a test's own, which imports this package and these helpers."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PACKAGE.parent, TESTS)))}
+
+
 # Threads
 
 MIN_SHARED = _backend.LARGE  # elements from which threads share an array
@@ -211,7 +227,7 @@ def leave_to_the_caller(monkeypatch):
 
 
 def share(work, size):
-    """Call work(start, stop) for the chunks of an array, from as many threads as pay."""
+    """Call work(start, stop) for the chunks of an array, from as many threads as pay. It may be Python."""
     if _threads.pay(size):
         _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, size, work), size)
     else:
@@ -223,12 +239,31 @@ def chunks_of(size, threads):
     return [(start, min(start + _threads.CHUNK, size)) for start in range(0, size, _threads.CHUNK)]
 
 
-def has_pool():
-    return any(thread.name == "fastdrop" for thread in threading.enumerate())
+def cpu_quota(root):
+    """How many CPUs the files of a system below this folder give to the process, or None."""
+    return _threads._quota(str(root))
 
 
-def take_threads_from(monkeypatch, pool):
-    monkeypatch.setattr(_threads, "_pool", pool)
+def threads_in_pool():
+    return len(_threads._pool._threads)
+
+
+def forget_threads():
+    """A new pool, of which no thread has been started."""
+    _threads._pool = _threads._Pool()
+
+
+def limit_threads(monkeypatch, most):
+    """A new pool, which can start no more threads than these."""
+    start = _threads.start_new_thread
+
+    def start_new_thread(*args):
+        if threads_in_pool() == most:
+            raise RuntimeError("can't start new thread")
+        return start(*args)
+
+    monkeypatch.setattr(_threads, "_pool", _threads._Pool())
+    monkeypatch.setattr(_threads, "start_new_thread", start_new_thread)
 
 
 def watch_sharing(monkeypatch, works=True):
@@ -266,14 +301,15 @@ def apply_from_both_ends(kernels, x, out, scale, length, helpers):
 
 
 def closing_waits_for_a_chunk_that_was_taken():
-    """Whether it does, and not for those that nobody has taken."""
+    """Whether it does, and not for those that nobody has taken, nor for one of the caller, who is at work no more."""
     chunks = _backend.Chunks(0, 10, 4)
     closed = threading.Event()
     chunks.take(True)
+    chunks.take(False)
     closing = threading.Thread(target=lambda: (chunks.close(), closed.set()))
     closing.start()
     waited = not closed.wait(0.2)
-    chunks.finish()
+    chunks.finish(False)
     return waited and closed.wait(60) and chunks.take(True) == (10, 10)
 
 

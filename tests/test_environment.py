@@ -51,8 +51,9 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in geta
 
 
 def run(code=REPORT, path=PACKAGE.parent, **environment):
-    """A fresh interpreter with these FASTDROP_ variables and no others."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTDROP_")}
+    """A fresh interpreter with these FASTDROP_ variables and no others, nor OpenMP's."""
+    ours = ("FASTDROP_", "OMP_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [sys.executable, "-c", ONLY_FROM_PATH + code],
         env={**clean, "PYTHONPATH": str(path), **environment},
@@ -171,6 +172,83 @@ def test_a_number_of_threads_that_cannot_be_is_an_error_at_import(threads):
     assert message.startswith("ValueError: FASTDROP_NUM_THREADS")
     assert "at least 1" in message
     assert threads in message
+
+
+@pytest.mark.parametrize(("text", "threads"), [("3", 3), ("4,2", 4), (" 5 ", 5), ("1", 1), ("9" * 5, 99999)])
+def test_openmps_number_of_threads_is_used_where_ours_is_not_set(text, threads):
+    assert report(OMP_NUM_THREADS=text)["threads"] == threads
+    assert report(OMP_NUM_THREADS=text, FASTDROP_NUM_THREADS="")["threads"] == threads
+    assert report(OMP_NUM_THREADS=text, FASTDROP_NUM_THREADS="2")["threads"] == 2
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "four", "1.5", ",2", "²", "9" * 5000])
+def test_a_number_of_threads_that_is_not_ours_and_cannot_be_is_as_none(text):
+    assert report(OMP_NUM_THREADS=text)["threads"] == report()["threads"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the CPUs of a process can not be set here")
+def test_an_affinity_that_is_set_after_the_import_holds():
+    code = f"""
+import os
+import fastdrop
+os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}])
+print(fastdrop.get_num_threads(), fastdrop.show_config("dicts")["threads"])
+"""
+    assert run(code).stdout == "1 1\n"
+
+
+V1 = {"proc/self/cgroup": "5:memory:/\n2:cpu,cpuacct:/docker/ab\n1:name=systemd:/docker/ab\n"}
+V2 = {"proc/self/cgroup": "0::/user.slice/work\n"}
+QUOTAS = {
+    "version 2": ({**V2, "sys/fs/cgroup/user.slice/work/cpu.max": "150000 100000\n"}, 2),
+    "version 2, less than one": ({**V2, "sys/fs/cgroup/user.slice/work/cpu.max": "5000 100000\n"}, 1),
+    "version 2, none": ({**V2, "sys/fs/cgroup/user.slice/work/cpu.max": "max 100000\n"}, None),
+    "version 2, of a group around": (
+        {
+            **V2,
+            "sys/fs/cgroup/user.slice/cpu.max": "300000 100000\n",
+            "sys/fs/cgroup/user.slice/work/cpu.max": "max 100000\n",
+        },
+        3,
+    ),
+    "version 2, the tightest": (
+        {
+            **V2,
+            "sys/fs/cgroup/user.slice/cpu.max": "200000 100000\n",
+            "sys/fs/cgroup/user.slice/work/cpu.max": "800000 100000\n",
+        },
+        2,
+    ),
+    "version 2, in a container": ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "400000 100000\n"}, 4),
+    "version 1": (
+        {
+            **V1,
+            "sys/fs/cgroup/cpu,cpuacct/docker/ab/cpu.cfs_quota_us": "250000\n",
+            "sys/fs/cgroup/cpu,cpuacct/docker/ab/cpu.cfs_period_us": "100000\n",
+        },
+        3,
+    ),
+    "version 1, in a container": (
+        {**V1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "50000\n"},
+        1,
+    ),
+    "version 1, none": (
+        {**V1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"},
+        None,
+    ),
+    "nonsense": ({**V2, "sys/fs/cgroup/user.slice/work/cpu.max": "1 0 x\n", "sys/fs/cgroup/cpu.max": "5 0\n"}, None),
+    "a line that is none": ({"proc/self/cgroup": "\n0:\n0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+    "no such system": ({}, None),
+}
+
+
+@pytest.mark.parametrize(("files", "cpus"), QUOTAS.values(), ids=QUOTAS)
+def test_the_quota_of_a_container_is_read(files, cpus, tmp_path):
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert helpers.cpu_quota(tmp_path) == cpus
 
 
 # FASTDROP_NO_EXTENSION, and the compiled module missing or broken

@@ -180,6 +180,7 @@ print("done")
 # Who works
 
 
+@needs_core
 def test_work_is_shared_by_as_many_threads_as_are_set():
     for threads in (1, 2, 4):
         work, workers = meet(threads)
@@ -197,6 +198,7 @@ def test_chunks_taken_from_both_ends_make_up_the_array(compiled):
             np.testing.assert_array_equal(out, 3)
 
 
+@needs_core
 def test_closing_waits_for_chunks_that_were_taken_and_for_no_others():
     assert helpers.closing_waits_for_a_chunk_that_was_taken()
 
@@ -216,6 +218,7 @@ def test_a_small_array_is_left_to_the_calling_thread():
     assert workers == {threading.get_ident()}
 
 
+@needs_core
 def test_dropout_and_masks_of_large_arrays_are_shared(monkeypatch):
     shared, _ = helpers.watch_sharing(monkeypatch, works=False)
     x = np.ones(helpers.MIN_SHARED, np.float32)
@@ -316,6 +319,7 @@ def test_calls_from_many_threads_at_once_are_right(implementation, small_chunks)
                 np.testing.assert_array_equal(y, want)
 
 
+@needs_core
 def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
     # Each of the two threads that share waits for helpers, of which there are no more than those that are busy.
     x = np.ones(40_000, np.float32)
@@ -338,6 +342,7 @@ def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
 # Errors
 
 
+@needs_core
 @pytest.mark.parametrize("failing", ["first helper", "second helper", "caller"])
 def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any_more(failing):
     caller = threading.get_ident()
@@ -364,6 +369,7 @@ def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any
     assert at_work == set()
 
 
+@needs_core
 def test_after_an_error_the_threads_work_on():
     def fail(start, stop):
         raise ZeroDivisionError
@@ -377,26 +383,11 @@ def test_after_an_error_the_threads_work_on():
     assert len(workers) == 2
 
 
-class _PoolWithoutThreads:
-    """A pool that can start no more threads after so many; as the real one it may have queued what it then refuses."""
-
-    def __init__(self, pool, left, queues):
-        self.pool, self.left, self.queues = pool, left, queues
-
-    def submit(self, work):
-        if self.left == 0:
-            if self.queues:
-                self.pool.submit(work)
-            raise RuntimeError("can't start new thread")
-        self.left -= 1
-        return self.pool.submit(work)
-
-
-@pytest.mark.parametrize("queues", [False, True], ids=["refused", "queued and refused"])
+@needs_core
 @pytest.mark.parametrize("left", [0, 1, 2])
-def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, queues, monkeypatch):
+def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, monkeypatch):
     caller = threading.get_ident()
-    all_in = threading.Barrier(1 + left + queues)
+    all_in = threading.Barrier(1 + left)
     seen, done = set(), []
 
     def work(start, stop):
@@ -407,10 +398,22 @@ def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, 
                 time.sleep(0.2)  # so that a caller that does not wait returns too early
         done.append(start)
 
-    with ThreadPoolExecutor(4) as pool, fastdrop.num_threads(4):
-        helpers.take_threads_from(monkeypatch, _PoolWithoutThreads(pool, left, queues))
+    helpers.limit_threads(monkeypatch, left)
+    with fastdrop.num_threads(4):
         helpers.share(work, 16 * helpers.MIN_CHUNK)
-        assert sorted(done) == [start for start, _ in helpers.chunks_of(16 * helpers.MIN_CHUNK, 4)]
+    assert sorted(done) == [start for start, _ in helpers.chunks_of(16 * helpers.MIN_CHUNK, 4)]
+
+
+@needs_core
+def test_threads_are_started_once():
+    x = np.ones(helpers.MIN_SHARED, np.float32)
+    with fastdrop.num_threads(3):
+        for _ in range(20):
+            fastdrop.dropout(x, 0.1)
+        started = helpers.threads_in_pool()
+        for _ in range(20):
+            fastdrop.dropout(x, 0.1)
+    assert started == helpers.threads_in_pool() >= 2
 
 
 # The GIL
@@ -479,6 +482,8 @@ def computes():
     return np.array_equal(fastdrop.dropout(x, 0.1, rng=5), expected)
 
 def uses_threads():
+    if helpers.running().name == "reference":  # which has no use for them
+        return True
     workers, barrier = set(), threading.Barrier(2)
     def work(start, stop):
         if threading.get_ident() not in workers:
@@ -572,7 +577,7 @@ if __name__ == "__main__":
     assert run_script(tmp_path, COMMON + code)[0] == "done\n"
 
 
-@pytest.mark.parametrize("before", ["computes()", "not helpers.has_pool()"], ids=["after calls", "first call"])
+@pytest.mark.parametrize("before", ["computes()", "helpers.threads_in_pool() == 0"], ids=["after calls", "first call"])
 def test_a_call_at_the_exit_of_the_interpreter_is_right(before, tmp_path):
     # The pool takes no more work then, or cannot even be made.
     code = f"""
