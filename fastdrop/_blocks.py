@@ -242,7 +242,7 @@ class BlockMask(_masks._Mask):
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        return self._applied(Operation.DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x, of the gradient with respect to the result: the same as ``apply``.
@@ -256,7 +256,7 @@ class BlockMask(_masks._Mask):
         out : ndarray, optional
             As in ``apply``.
         """
-        return self._applied(Operation.DROPOUT, self._checked(dy, out, "dy"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(dy, out, "dy"))
 
     def _applied(
         self,
