@@ -162,7 +162,7 @@ def test_a_mask_is_a_value(mask):
     for name in ("rate", "keep_prob", "block_size", "gamma", "scale", "shape", "unknown"):
         with pytest.raises(AttributeError):
             setattr(mask, name, 1)
-    with pytest.raises(TypeError, match=r"a BlockMask cannot stand in numpy.multiply, where it would lose its scale"):
+    with pytest.raises(TypeError, match=r"BlockMask cannot stand in numpy.multiply, which would lose its scale"):
         x * mask
     np.testing.assert_array_equal(np.logical_not(mask), ~np.asarray(mask))
     with pytest.raises(ValueError, match=r"dy must have the shape of the mask"):
