@@ -13,7 +13,6 @@ import numpy as np
 from fastdrop import _backend, _threads
 from fastdrop._version import __version__
 
-
 CACHES = "/sys/devices/system/cpu/cpu0/cache"  # where Linux describes them
 
 
