@@ -13,6 +13,8 @@ import numpy as np
 from fastdrop import _backend, _threads
 from fastdrop._version import __version__
 
+CACHES = "/sys/devices/system/cpu/cpu0/cache"  # where Linux describes them
+
 
 @overload
 def show_config(mode: Literal["stdout"] = ...) -> None: ...
@@ -56,7 +58,7 @@ def caches() -> dict[str, int]:
     from pathlib import Path  # which takes longer to import than most of this package
 
     found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+    for index in sorted(Path(CACHES).glob("index*")):
         with contextlib.suppress(OSError, ValueError):
             level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
             letter = {"Data": "d", "Instruction": "i"}.get(kind, "")

@@ -213,7 +213,7 @@ def share_from(monkeypatch, size, chunk, free_chunk=None):
 def pretend_caches(monkeypatch, folder):
     """Have the caches of the first CPU described in this folder, as sysfs does."""
     monkeypatch.setattr(_config.sys, "platform", "linux")
-    monkeypatch.setattr(_config, "Path", lambda _: folder)
+    monkeypatch.setattr(_config, "CACHES", str(folder))
 
 
 def store_past_caches(monkeypatch, always):
