@@ -165,7 +165,7 @@ cdef class Chunks:
         cdef int64_t first = self.next(from_front)
         try:
             return first, self.end(first)
-        except BaseException as error:  # no memory for two numbers: nobody shall wait for a chunk that was not given out
+        except BaseException as error:  # no memory for two numbers: nobody shall wait for a chunk that nobody has
             if first != self.stop:
                 self.fail(error)
                 self.done(from_front)
@@ -827,7 +827,8 @@ cdef class Kernels:
         cdef fd_job job
         cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
         cdef int64_t first
-        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > cnp.PyArray_SIZE(out):
+        if (cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out)
+                or chunks.stop > cnp.PyArray_SIZE(out)):
             raise ValueError((cnp.PyArray_SIZE(out), chunks.stop))
         if cnp.PyArray_SIZE(out) == 0:
             return

@@ -23,9 +23,13 @@ IN_ORDER = IndexMap()
 def result_for(x: np.ndarray) -> np.ndarray:
     """An array for the result: x's shape, subclass, order of axes in memory, and dtype in native byte order."""
     array = bare(x)
-    dtype = array.dtype.newbyteorder("=")
-    y = np.empty_like(x) if array.dtype.isnative else np.empty_like(x, dtype=dtype)
-    if type(x) is not np.ndarray and not (
+    dtype = array.dtype
+    if dtype.isnative:
+        y = np.empty_like(x)
+    else:
+        dtype = dtype.newbyteorder("=")
+        y = np.empty_like(x, dtype=dtype)
+    if array is not x and not (
         isinstance(y, np.ndarray)
         and (bare(y).shape, bare(y).dtype) == (array.shape, dtype)
         and not np.may_share_memory(bare(y), array)
@@ -65,15 +69,14 @@ def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 def apply(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap = IN_ORDER) -> None:
     """``Kernels.apply`` for the whole of an array."""
     kernels = _backend.running
-    given = operands
-    operands = operands._replace(
-        x=bare(given.x), y=bare(given.y), other=None if given.other is None else bare(given.other)
-    )
-    x, y, other = operands.x, operands.y, operands.other
+    # In place the line is in the cache already, and it would be sent out for nothing.
+    is_in_place = operands.y is operands.x or operands.y is operands.other
+    x, y, scale, other, *rest = operands
+    x, y, other = bare(x), bare(y), None if other is None else bare(other)
+    operands = Operands(x, y, scale, other, *rest)
     size = x.size
     inputs = (x,) if other is None else (x, other)
-    # In place the line is in the cache already, and it would be sent out for nothing.
-    nontemporal = y.nbytes > NONTEMPORAL and given.y is not given.x and given.y is not given.other
+    nontemporal = y.nbytes > NONTEMPORAL and not is_in_place
     if _threads.pay(size) and all(_is_elementwise(array, y) for array in inputs):
         _threads.share(
             lambda chunks, from_front: kernels.apply(

@@ -131,11 +131,17 @@ def finished(
     shape = call.shape
     drawn = call.source.next_draw()
     try:
-        if any(a is not None and _arguments.bare(a).shape != shape for a in (x, other, out)):
-            raise ValueError(f"rng has changed the shape of an array, which was {shape}, while it was drawn from")
+        _check_shapes(shape, x, other, out)
         mask = mask_of(*drawn)
         y = mask._applied(operation, x, out, other, call.bias)
     except BaseException:
         _streams.take_back(call.source, drawn)
         raise
     return (y, mask) if call.return_mask else y
+
+
+def _check_shapes(shape: tuple[int, ...], *arrays: np.ndarray | None) -> None:
+    """A source of the caller's own may do more in a draw than draw."""
+    for array in arrays:
+        if array is not None and _arguments.bare(array).shape != shape:
+            raise ValueError(f"rng has changed the shape of an array, which was {shape}, while it was drawn from")
