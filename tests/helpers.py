@@ -244,6 +244,12 @@ def cpu_quota(root):
     return _threads._quota(str(root))
 
 
+def give_quota(monkeypatch, cpus):
+    """Let the process have so many CPUs' time, and nobody have set a number of threads."""
+    monkeypatch.setattr(_threads, "_quota", lambda: cpus)
+    monkeypatch.setattr(_threads, "_set", None)
+
+
 def threads_in_pool():
     return len(_threads._pool._threads)
 

@@ -251,6 +251,14 @@ def test_the_quota_of_a_container_is_read(files, cpus, tmp_path):
     assert helpers.cpu_quota(tmp_path) == cpus
 
 
+def test_the_fewest_of_cpus_and_quota_hold(monkeypatch):
+    helpers.give_quota(monkeypatch, None)
+    cpus = fastdrop.get_num_threads()
+    for quota in (1, cpus, cpus + 1):
+        helpers.give_quota(monkeypatch, quota)
+        assert fastdrop.get_num_threads() == min(quota, cpus)
+
+
 # FASTDROP_NO_EXTENSION, and the compiled module missing or broken
 
 
