@@ -391,6 +391,8 @@ def flag(value: Any, name: str) -> bool:
 
 def is_index(value: Any) -> bool:
     """Whether it stands for an int: bools and arrays of any library, which have ``__index__`` too, do not."""
+    if type(value) is int:
+        return True
     is_array = isinstance(value, np.ndarray) or getattr(value, "ndim", 0) != 0
     return hasattr(value, "__index__") and not is_array and not isinstance(value, (bool, np.bool_))
 

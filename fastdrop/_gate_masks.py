@@ -76,8 +76,14 @@ class GateMasks:
         _arguments.unsigned(self.batch, "batch", 31)
         _arguments.unsigned(self.depth, "depth", 31)
         _arguments.flag(self.per_gate, "per_gate")
-        mask = self.mask
-        bits = _backend.running.keep_bits(mask.size, mask._draw()) if mask.rate > 0.0 else None
+        rate = _arguments.rate_of(self.rate)
+        draw = Draw(
+            _arguments.unsigned(self.key, "key", _arguments.KEY_BITS),
+            _arguments.unsigned(self.call, "call", _arguments.CALL_BITS),
+            rate.threshold,
+        )
+        size = self.batch * self.depth * (self.gates if self.per_gate else 1)
+        bits = _backend.running.keep_bits(size, draw) if rate.rate > 0.0 else None
         object.__setattr__(self, "_bits", bits)
 
     @property

@@ -170,8 +170,8 @@ def dropped(
     source = call.source
     drawn = source.next_draw() if type(source) is PhiloxStream else call.draw(y)
     try:
-        if y is not None and kind is DropoutMask and call.noise_shape is None and not call.return_mask:
-            # Nobody looks at the mask.
+        is_seen = is_identity or call.return_mask or call.noise_shape is not None or kind is not DropoutMask
+        if y is not None and not is_seen:  # the mask, which need not be made
             operands = _backend.Operands(call.x, y, scale, call.other, call.bias)
             _engine.apply(operation, operands, _backend.Draw(drawn[0], drawn[1], rate.threshold))
             return y
@@ -189,7 +189,8 @@ def perturbed(call: Call, stddev: float, additive: bool) -> Any:
         idle = GaussianMask._made(call.shape, None, 0, 0, 0, 0.0, additive)
         return _result(call, idle, operation, call.out)
     y = call.result() if stddev > 0.0 else call.out
-    call = call.without_overlap()
+    if call.out is not None:
+        call = call.without_overlap()
     drawn = call.draw(y)
     try:
         mask = GaussianMask._made(call.shape, call.strides, 0, *drawn, stddev, additive)

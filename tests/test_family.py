@@ -543,3 +543,16 @@ def test_alpha_dropout_keeps_mean_and_variance(rate, group, either):
     fourth = (1 - rate) * ((a**2 + b**2) ** 2 + (2 * a**4 + 4 * a**2 * b**2) / group) + rate * fill**4
     assert abs(y.mean()) < 4 * math.sqrt(spread_of_mean / groups)
     assert abs(np.square(y).mean() - 1) < 4 * math.sqrt((fourth - 1) / groups)
+
+
+@pytest.mark.parametrize("amount", [0, 0.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_where_nothing_is_dropped_the_bits_of_every_nan_are_copied(amount, training, dtype, either):
+    bits = np.arange(1 << 16, dtype=np.uint16).astype(f"u{dtype.itemsize}") << 8 * (dtype.itemsize - 2)
+    x = bits.view(dtype)  # all exponents, with NaN that signal among them
+    for name in ("dropout", "dropconnect", "alpha_dropout", "gaussian_dropout"):
+        for out in (np.empty_like(x), x.copy(), np.empty((len(x), 2), dtype)[:, 0]):
+            given = out if out.tobytes() == x.tobytes() else x
+            y = getattr(fastdrop, name)(given, amount, out=out, rng=1, training=training)
+            assert y is out
+            np.testing.assert_array_equal(np.ascontiguousarray(y).view(bits.dtype), bits)
