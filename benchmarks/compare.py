@@ -5,7 +5,7 @@
     python -m benchmarks.compare OLD.json NEW.json --markdown summary.md
 
 What is compared are ratios to the reference, never times. Exit status: 0 if nothing is slower, 1 if something is or if
-a case has failed, 2 if the runs cannot be compared.
+a case has failed, 2 if there is no verdict: the runs cannot be compared, or the summary not be written.
 
 The ratio of two ratios has an interval from the standard errors that a bootstrap gives for both (benchmarks.results).
 Those come from few passes and are themselves uncertain: each is drawn towards the median of all cases of the run, as if
@@ -21,14 +21,16 @@ in for it, at the price that a change of most cases by different amounts hides i
 
 import argparse
 import math
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results import MACHINE, BadResult, Run, read
-from benchmarks.views import ratio
+from benchmarks.results import MACHINE, BadResult, Run, read, short_name
+from benchmarks.views import code, escaped, ratio
+from fastdrop._tools.output import Failure, Parser, guarded, say
 
 ALPHA = 0.01
 LEAST = 0.02
@@ -145,9 +147,10 @@ def why_not(old: Run, new: Run) -> str | None:
 
 
 def label(case: str) -> str:
-    """A case's name without what is the same for all."""
-    file, _, test = case.partition("::")
-    return test.removeprefix("test_") if file else case
+    """A case's name without what is the same for all, in Markdown."""
+    name = short_name(case).partition("::")[2].removeprefix("test_") or case
+    # In a terminal too it must be easy to read: brackets and underscores are escaped only where they would be markup.
+    return re.sub(r"\](?=\()", r"\]", escaped(name, r"\\`*<>|&~"))
 
 
 def lines(comparison: Comparison) -> list[str]:
@@ -163,8 +166,9 @@ def lines(comparison: Comparison) -> list[str]:
         f"### Benchmarks: {headline}",
         "",
         (
-            f"`{old.commit}` ({old.date}) → `{new.commit}` ({new.date}), {new.environment['cpu']}, "
-            f"{new.environment['isa']}. Ratios to the reference measured in the same rounds; above 1 is slower. "
+            f"{code(old.commit)} ({escaped(old.date)}) -> {code(new.commit)} ({escaped(new.date)}), "
+            f"{escaped(new.environment['cpu'])}, {escaped(new.environment['isa'])}. Ratios to the reference "
+            "measured in the same rounds; above 1 is slower. "
             f"Half of the cases would show a change from {comparison.seen - 1:.0%} on; more passes show smaller ones."
         ),
     ]
@@ -196,25 +200,27 @@ def lines(comparison: Comparison) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m benchmarks.compare", description=__doc__.partition("\n")[0])
     parser.add_argument("old", type=Path, metavar="OLD.json")
     parser.add_argument("new", type=Path, metavar="NEW.json")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the summary there too")
     parser.add_argument("--other-machine", action="store_true", help="compare although the machines differ")
-    options = parser.parse_args(arguments)
-    try:
-        old, new = read(options.old), read(options.new)
-        why = why_not(old, new)
-        if why and not options.other_machine:
-            raise BadResult(f"{options.old} and {options.new}: {why} (--other-machine compares all the same)")
-        comparison = compare(old, new)
-        text = "\n".join(lines(comparison)) + "\n"
-        if options.markdown:
-            options.markdown.write_text(text, encoding="utf-8")
-    except (BadResult, OSError) as error:
-        print(f"python -m benchmarks.compare: error: {error}", file=sys.stderr)
-        return 2
-    print(text, end="")
+    return guarded(parser.prog, lambda: _compare_files(parser.parse_args(arguments)))
+
+
+def _compare_files(options: argparse.Namespace) -> int:
+    old, new = read(options.old), read(options.new)
+    why = why_not(old, new)
+    if why and not options.other_machine:
+        raise BadResult(f"{options.old} and {options.new}: {why} (--other-machine compares all the same)")
+    comparison = compare(old, new)
+    text = "\n".join(lines(comparison))
+    if options.markdown:
+        try:
+            options.markdown.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise Failure(f"--markdown {options.markdown}: {error.strerror}") from error
+    say(text)
     return int(comparison.is_worse)
 
 

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastdrop._tools.output import Parser, guarded, say
+
 ROOT = Path(__file__).parents[1]
 BASELINE = ROOT / "benchmarks" / "instructions.json"
 FORMAT = 1
@@ -175,10 +177,13 @@ def why_not_comparable(baseline: dict[str, Any], compiler: Compiler) -> str | No
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m benchmarks.instructions", description=__doc__.partition("\n")[0])
     parser.add_argument("--update", action="store_true", help="write the baseline anew")
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"), metavar="COMPILER", help="cc, or $CC, by default")
-    options = parser.parse_args(arguments)
+    return guarded(parser.prog, lambda: _count_and_compare(parser.parse_args(arguments)))
+
+
+def _count_and_compare(options: argparse.Namespace) -> int:
     try:
         if shutil.which("valgrind") is None:
             raise Failed("valgrind is not installed")
@@ -194,11 +199,11 @@ def main(arguments: list[str] | None = None) -> int:
                 except Failed as error:
                     if "can run here" not in str(error):
                         raise
-                    print(f"NOT COUNTED: {isa}, which cannot run here under valgrind")
+                    say(f"NOT COUNTED: {isa}, which cannot run here under valgrind")
     except Failed as error:
         print(f"python -m benchmarks.instructions: error: {error}", file=sys.stderr)
         return 2
-    print(f"{compiler}, {' '.join(build_flags())}\n\n{table(counts)}\n")
+    say(f"{compiler}, {' '.join(build_flags())}\n\n{table(counts)}\n")
     if baseline is None:
         record = {
             "fastdrop_format": FORMAT,
@@ -210,18 +215,18 @@ def main(arguments: list[str] | None = None) -> int:
             "counts": counts,
         }
         BASELINE.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {BASELINE}")
+        say(f"written: {BASELINE}")
         return 0
     why = why_not_comparable(baseline, compiler)
     if why:
-        print(f"NOT COMPARED: {why}")
+        say(f"NOT COMPARED: {why}")
         return 0
     different = changes(baseline["counts"], counts)
     if different:
-        print("\n".join([f"{len(different)} differ from the baseline by more than {TOLERANCE:.0%}:", *different]))
-        print("if that is meant: python -m benchmarks.instructions --update")
+        say("\n".join([f"{len(different)} differ from the baseline by more than {TOLERANCE:.0%}:", *different]))
+        say("if that is meant: python -m benchmarks.instructions --update")
         return 1
-    print(f"none of {sum(map(len, counts.values()))} differs from the baseline by more than {TOLERANCE:.0%}")
+    say(f"none of {sum(map(len, counts.values()))} differs from the baseline by more than {TOLERANCE:.0%}")
     return 0
 
 

@@ -557,7 +557,7 @@ class Watch:
         mean = round(sum(loads) / len(loads), 2) if loads else None
         return {
             "load": {"first": loads[0], "mean": mean, "largest": max(loads), "last": loads[-1]} if loads else None,
-            "stolen": round(ticks[7] / sum(ticks), 4) if sum(ticks) else None,
+            "stolen": max(round(ticks[7] / sum(ticks), 4), 0.0) if sum(ticks) else None,
             "seconds": round(time.monotonic() - self._began, 1),
         }
 

@@ -26,6 +26,7 @@ DASHED = (0, (4, 2))
 WIDTH = 8.2  # inches, of 72 points
 
 STYLE = {
+    "text.parse_math": False,  # a name with dollars is a name
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "system-ui", "Helvetica", "Arial", "sans-serif"],

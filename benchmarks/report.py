@@ -11,13 +11,13 @@ one are its history.
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import views
 from benchmarks.results import BadResult, Run, read
+from fastdrop._tools.output import Parser, complain, guarded, one_line, say
 
 try:
     import jinja2
@@ -25,9 +25,8 @@ try:
 
     from benchmarks import plots
 except ModuleNotFoundError as error:
-    raise SystemExit(
-        f"python -m benchmarks.report: error: {error.name} is not installed, which pip install -e '.[bench]' does"
-    ) from error
+    complain(f"python -m benchmarks.report: error: {error.name} is not installed, which pip install -e '.[bench]' does")
+    raise SystemExit(2) from error
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -69,13 +68,9 @@ def templates(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"ratio": views.ratio, "duration": views.duration, "size": views.size, "cell": cell}
+    made.filters |= {"ratio": views.ratio, "duration": views.duration, "size": views.size}
+    made.filters |= {"cell": views.escaped, "code": views.code, "link": views.link}
     return made
-
-
-def cell(text: str) -> str:
-    """What may stand in a cell of a Markdown table."""
-    return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", text)
 
 
 def page(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> str:
@@ -102,7 +97,9 @@ def markdown(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) ->
                 }
                 for case in peers
             ],
-            statements=dict.fromkeys((case.about["peer"], case.about["statement"]) for case in peers),
+            statements=dict.fromkeys(
+                (case.about["peer"], case.about["statement"]) for case in peers if "statement" in case.about
+            ),
             losses=[
                 f"{views.peer_label(case)}: {views.array(case)}, rate {case.about['rate']:g}"
                 for case in views.losses(run)
@@ -125,10 +122,10 @@ def with_figures(readme: str, figures: str) -> str:
     return f"{head}{begin}{figures}{end}{tail}"
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
-    print(f"written: {os.path.relpath(path)}")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return path
 
 
 def past_of(run: Run) -> list[Run]:
@@ -139,7 +136,7 @@ def past_of(run: Run) -> list[Run]:
             try:
                 other = read(path)
             except BadResult as error:
-                print(f"left out of the history: {error}", file=sys.stderr)
+                complain(f"left out of the history: {error}")
                 continue
             if other.machine == run.machine and other.date <= run.date:
                 runs.append(other)
@@ -154,26 +151,25 @@ def newest() -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m benchmarks.report", description=__doc__.partition("\n")[0])
     parser.add_argument("result", type=Path, nargs="?", metavar="RESULT.json")
     parser.add_argument("--output", type=Path, default=HERE, metavar="DIRECTORY", help="benchmarks, by default")
     parser.add_argument("--no-readme", action="store_true", help="leave README.md as it is")
-    options = parser.parse_args(arguments)
-    try:
-        run = read((options.result or newest()).absolute())
-        past = past_of(run)
-        drawn = plots.make(run, past)
-        output = options.output.absolute()
-        source = Path(os.path.relpath(run.path, output)).as_posix()
-        for plot in drawn:
-            write(output / "plots" / f"{plot.id}.svg", plot.file)
-        write(output / "REPORT.md", markdown(run, past, drawn, source))
-        write(output / "index.html", page(run, past, drawn, source))
-        if not options.no_readme:
-            write(README, with_figures(README.read_text(encoding="utf-8"), figures_of(run)))
-    except (BadResult, OSError) as error:
-        print(f"python -m benchmarks.report: error: {error}", file=sys.stderr)
-        return 2
+    return guarded(parser.prog, lambda: _report(parser.parse_args(arguments)))
+
+
+def _report(options: argparse.Namespace) -> int:
+    run = read((options.result or newest()).absolute())
+    past = past_of(run)
+    drawn = plots.make(run, past)
+    output = options.output.absolute()
+    source = Path(os.path.relpath(run.path, output)).as_posix()
+    written = [write(output / "plots" / f"{plot.id}.svg", plot.file) for plot in drawn]
+    written.append(write(output / "REPORT.md", markdown(run, past, drawn, source)))
+    written.append(write(output / "index.html", page(run, past, drawn, source)))
+    if not options.no_readme:
+        written.append(write(README, with_figures(README.read_text(encoding="utf-8"), figures_of(run))))
+    say("\n".join(f"written: {one_line(os.path.relpath(path))}" for path in written))
     return 0
 
 

@@ -13,12 +13,17 @@ deviations are made longer by the root of that.
 
 import json
 import math
+import os
+import stat
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+from fastdrop._tools.output import Failure
 
 FORMAT = 1  # of what the suite adds to pytest-benchmark's JSON; raised when a field changes its meaning
 OFF = 1.1
@@ -27,7 +32,7 @@ DRAWS = 500
 LEVEL = 0.95
 
 
-class BadResult(Exception):
+class BadResult(Failure):
     """A file that is no run of this suite, or not a whole one. The message names it."""
 
 
@@ -164,25 +169,20 @@ class Run:
         return [case for case in self.cases.values() if all(case.about.get(k) == v for k, v in fields.items())]
 
 
+def short_name(node: str) -> str:
+    """A case's name without the folders of its file. What stands behind the colons may have slashes of its own."""
+    file, colons, case = node.partition("::")
+    return file.rpartition("/")[2] + colons + case
+
+
 def read(path: Path) -> Run:
-    """A run from its file; BadResult if it is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadResult(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise BadResult(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
-    if not text.strip():
-        raise BadResult(f"{path}: the file is empty")
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadResult(f"{path}: not JSON, or cut off: line {error.lineno}: {error.msg}") from error
+    """A run from its file; BadResult if it is none, or if anything in it is not what the suite writes."""
+    document = _document(path)
     if not isinstance(document, dict) or not isinstance(document.get("benchmarks"), list):
         raise BadResult(f"{path}: not a file of pytest-benchmark's: it has no list of benchmarks")
     machine = document.get("machine_info")
     environment = machine.get("fastdrop") if isinstance(machine, dict) else None
-    if not isinstance(environment, dict) or not isinstance(environment.get("fastdrop_format"), int):
+    if not isinstance(environment, dict) or not _is_int(environment.get("fastdrop_format")):
         raise BadResult(f"{path}: of pytest-benchmark's, but not of fastdrop's suite: machine_info.fastdrop is missing")
     if environment["fastdrop_format"] != FORMAT:
         newer = environment["fastdrop_format"] > FORMAT
@@ -193,44 +193,166 @@ def read(path: Path) -> Run:
     lacking = [field for field in ENVIRONMENT if field not in environment]
     if lacking:
         raise BadResult(f"{path}: machine_info.fastdrop lacks {', '.join(lacking)}")
+    try:
+        _check(environment, ENVIRONMENT | FURTHER_ENVIRONMENT, "machine_info.fastdrop.")
+        date = document.get("datetime", "")
+        _check({"datetime": date}, {"datetime": _is_text})
+    except ValueError as error:
+        raise BadResult(f"{path}: {error}") from error
     if not document["benchmarks"]:
         raise BadResult(f"{path}: there is no benchmark in it")
     cases: dict[str, Case] = {}
     for number, record in enumerate(document["benchmarks"]):
         name = record.get("fullname") if isinstance(record, dict) else None
-        name = name.rpartition("/")[2] if isinstance(name, str) else f"number {number}"
+        name = short_name(name) if isinstance(name, str) else f"number {number}"
         if name in cases:
             raise BadResult(f"{path}: {name} is there twice")
         try:
             cases[name] = _case(name, record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise BadResult(f"{path}: benchmark {name}: {why}") from error
-    return Run(path, str(document.get("datetime", ""))[:19], environment, cases)
+    return Run(path, date[:19], environment, cases)
 
 
-ENVIRONMENT = (
-    "fastdrop",
-    "commit",
-    "dirty",
-    "cpu",
-    "cpus",
-    "isa",
-    "isas",
-    "threads",
-    "python",
-    "numpy",
-    "set",
-    "failed",
-)
-ABOUT = ("operation", "function", "bytes", "elements", "dtype", "rate", "isa", "threads", "out", "moved", "peer")
+def _document(path: Path) -> Any:
+    """What the JSON of a file holds."""
+    try:
+        # A pipe to which nobody writes is empty, and not waited for.
+        number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(number, "rb") as file:
+            kind = os.fstat(number).st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISFIFO(kind)):
+                raise BadResult(f"{path}: {'Is a directory' if stat.S_ISDIR(kind) else 'not a file'}")
+            if stat.S_ISFIFO(kind):
+                os.set_blocking(number, True)
+            text = file.read().decode()
+    except OSError as error:
+        raise BadResult(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadResult(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error
+    if not text.strip():
+        raise BadResult(f"{path}: the file is empty")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadResult(f"{path}: not JSON, or cut off: line {error.lineno}: {error.msg}") from error
+    except RecursionError as error:
+        raise BadResult(f"{path}: not a run: lists within lists without end") from error
+    except ValueError as error:  # an int of more digits than Python reads
+        raise BadResult(f"{path}: {error}") from error
+
+
+# What must be what: a field, and whether its value is one that the suite writes.
+
+Check: TypeAlias = Callable[[Any], bool]
+
+MOST = 1e18  # of numbers: what is larger is no size and no time
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _list_of(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+def _dict_of(check: Check) -> Check:
+    return lambda value: isinstance(value, dict) and all(map(check, value.values()))
+
+
+ENVIRONMENT: dict[str, Check] = {
+    "fastdrop": _is_text,
+    "commit": _or_none(_is_text),
+    "dirty": _or_none(_is_bool),
+    "cpu": _is_text,
+    "cpus": _is_int,
+    "isa": _is_text,
+    "isas": _list_of(_is_text),
+    "threads": _is_int,
+    "python": _is_text,
+    "numpy": _is_text,
+    "set": _is_text,
+    "failed": _list_of(_is_text),
+}
+# What may be absent.
+FURTHER_ENVIRONMENT: dict[str, Check] = {
+    "family": _or_none(_is_text),
+    "model": _or_none(_is_text),
+    "caches": _dict_of(_is_number),
+    "platform": _or_none(_is_text),
+    "compiler": _or_none(_is_text),
+    "flags": _list_of(_is_text),
+    "huge pages": _or_none(_is_text),
+    "load": _or_none(_dict_of(_is_number)),
+    "stolen": _or_none(_is_number),
+    "seconds": _is_number,
+    "complete": _is_bool,
+    "skipped": _list_of(_dict_of(_is_text)),
+    "peers": _dict_of(_is_text),
+}
+ABOUT: dict[str, Check] = {
+    "operation": _is_text,
+    "function": _is_text,
+    "bytes": _is_number,
+    "elements": _is_number,
+    "dtype": _is_text,
+    "rate": _is_number,
+    "isa": _is_text,
+    "threads": _is_int,
+    "out": _is_text,
+    "moved": _or_none(_is_number),
+    "peer": _or_none(_is_text),
+    "planes": _is_int,
+    "memory": _or_none(_is_number),
+    "axis": _or_none(_is_text),
+}
+FURTHER_ABOUT: dict[str, Check] = {
+    "statement": _is_text,
+    "dims": _is_int,
+    "data_format": _is_text,
+    "per_gate": _is_bool,
+}
+
+
+def _check(values: Any, checks: dict[str, Check], of: str = "") -> None:
+    """Raise ValueError for a value that is not what it must be. What is absent is not looked at."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{of.rstrip('.')} is not an object: {_shown(values)}")
+    for key, check in checks.items():
+        if key in values and not check(values[key]):
+            raise ValueError(f"{of}{key} cannot be {_shown(values[key])}")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _case(name: str, record: dict[str, Any]) -> Case:
     extra = record["extra_info"]
     seconds = _times(record["stats"]["data"], "stats.data")
     references = {key: _times(value, key) for key, value in extra["references"].items()}
-    passes = tuple(extra["passes"])
+    passes = extra["passes"]
+    if not _list_of(_is_int)(passes):
+        raise ValueError(f"passes are not numbers of rounds: {_shown(passes)}")
     if not references:
         raise ValueError("it has no reference")
     if any(len(times) != len(seconds) for times in references.values()) or sum(passes) != len(seconds):
@@ -239,14 +361,32 @@ def _case(name: str, record: dict[str, Any]) -> Case:
         raise ValueError("a pass without rounds")
     for key in ABOUT:
         extra["case"][key]
+    _check(extra["case"], ABOUT | FURTHER_ABOUT, "case.")
     for bound in extra["bounds"]:
         for reference in bound.get("over", ()):
             references[reference]
-    return Case(name, extra["case"], tuple(extra["bounds"]), seconds, references, passes)
+        limit = "seconds" if "seconds" in bound else "at_most"
+        _check(
+            {"name": bound.get("name"), limit: bound.get(limit), "over": bound.get("over", {})},
+            {"name": _is_text, limit: _is_above_zero, "over": _dict_of(_is_factor)},
+            "bound.",
+        )
+        if limit == "at_most" and not bound.get("over"):
+            raise ValueError("a bound over nothing")
+    return Case(name, extra["case"], tuple(extra["bounds"]), seconds, references, tuple(passes))
 
 
-def _times(values: list[float], of: str) -> np.ndarray:
+def _is_above_zero(value: Any) -> bool:
+    return _is_number(value) and value > 1 / MOST
+
+
+def _is_factor(value: Any) -> bool:
+    """An empty call, say, may be taken off."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+
+
+def _times(values: Any, of: str) -> np.ndarray:
     seconds = np.array(values, dtype=float)
-    if seconds.ndim != 1 or not seconds.size or not np.all(np.isfinite(seconds) & (seconds > 0)):
+    if seconds.ndim != 1 or not seconds.size or not all(map(_is_above_zero, values)):
         raise ValueError(f"{of} are not seconds: a list of finite numbers above zero")
     return seconds

@@ -153,6 +153,7 @@ COPY = ({"name": "the copy", "over": {"np.copyto": 1}, "at_most": 1.0},)
             fastdrop.dropout2d, (32, 32, 32, 64), {"data_format": "channels_last"}, COPY, id="dropout2d-channels_last"
         ),
         pytest.param(fastdrop.dropout3d, (32, 64, 16, 8, 8), {}, (), id="dropout3d"),
+        pytest.param(fastdrop.drop_block2d, (32, 64, 32, 32), {}, (), id="drop_block2d"),
         pytest.param(fastdrop.drop_path, (32, 64, 32, 32), {}, COPY, id="drop_path"),
         pytest.param(fastdrop.embedding_dropout, (8192, 256), {}, (), id="embedding_dropout"),
         pytest.param(fastdrop.feature_alpha_dropout, (32, 64, 32, 32), {}, (), id="feature_alpha_dropout"),

@@ -10,6 +10,7 @@ import pytest
 import fastdrop
 from benchmarks.measuring import KEY, Turn, about, kept, numbers, placed, same_bits
 from fastdrop import _reference
+from fastdrop._backend import Draw
 
 GATES, BATCH, FEATURES, UNITS = 4, 32, 100, 100
 
@@ -22,7 +23,7 @@ def prove(rate: float, per_gate: bool = True) -> None:
     drawn = masks(rate, per_gate).draw(BATCH, FEATURES, UNITS)
     for call, (kind, depth) in enumerate(zip(drawn, (FEATURES, UNITS), strict=True)):
         n = BATCH * depth * (GATES if per_gate else 1)
-        expected = _reference.Kernels().keep_bits(n, KEY, call, round(rate * 2**32))
+        expected = _reference.Kernels().keep_bits(n, Draw(KEY, call, round(rate * 2**32)))
         same_bits(kind.mask.packbits(), np.asarray(expected), "the masks")
         shown = np.unpackbits(expected, count=n, bitorder="little").reshape(-1, BATCH, depth).astype(bool)
         kept_ones = kind.apply(np.ones((BATCH, depth))) > 0

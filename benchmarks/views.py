@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a report says of a run, before it is a page, a Markdown file or a part of README.md: texts and numbers.
 
-Nothing here needs more than NumPy.
+Nothing here needs more than NumPy and fastdrop.
 """
 
+import os
+import re
 import textwrap
+import urllib.parse
 from typing import Any
 
 from benchmarks.results import BLOCK, DRAWS, LEVEL, OFF, BadResult, Case, Estimate, Run
+from fastdrop._tools.output import one_line
 
 KIB, MIB = 1 << 10, 1 << 20
 RATES = (0.1, 0.5)
@@ -53,6 +57,24 @@ def size(nbytes: float) -> str:
         if nbytes >= factor:
             return f"{nbytes / factor:.4g} {unit}"
     return f"{nbytes:.4g} B"
+
+
+def escaped(text: str, special: str = r"\\`*_<>\[\]|&~") -> str:
+    """A text that Markdown shows as it is, in one line and in a cell of a table."""
+    return re.sub(f"([{special}])", r"\\\1", one_line(" ".join(text.split())))
+
+
+def code(text: str) -> str:
+    """A text as code in Markdown, whatever backticks it has."""
+    text = one_line(" ".join(text.split()))
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def link(source: str) -> str:
+    """The way to a file, as it stands in a link."""
+    return urllib.parse.quote(os.fsencode(source))
 
 
 def array(case: Case) -> str:
@@ -363,14 +385,15 @@ def readme_figures(run: Run, source: str) -> str:
     one = cases[4, 0.1].estimate_over({"np.multiply": 1}).ratio
     known = run.environment
     said = (
-        f"float32, one thread, {known['isa']}, on {known['cpu']} with Python {known['python']} and NumPy "
-        f"{known['numpy']}; medians of ratios measured in turn within the same rounds:"
+        f"float32, one thread, {escaped(known['isa'])}, on {escaped(known['cpu'])} with Python "
+        f"{escaped(known['python'])} and NumPy {escaped(known['numpy'])}; medians of ratios measured in turn "
+        "within the same rounds:"
     )
     below = (
         "The recipe is `x * (rng.random(x.shape, np.float32) < keep) / keep`, and both give a new array. In the "
         f"smaller arrays the call itself counts: an array of one element takes {ratio(one)} times as long as with "
         "`np.multiply`. [The report](benchmarks/REPORT.md) has PyTorch, TensorFlow, JAX and others beside it, every "
-        f"case, the method and the plots; all of it is made from [one file of rounds]({source}). This run met "
+        f"case, the method and the plots; all of it is made from [one file of rounds]({link(source)}). This run met "
         f"{score(run)}."
     )
     return "\n".join(

@@ -62,8 +62,8 @@ typedef void group_function(fd_op op, const fd_operands *o, const uint8_t *keep,
     {                                                                                                                  \
         for (int i = 0; i < GROUP; i += lanes) {                                                                       \
             const vector x = load_##dtype((const element *)o->x + i);                                                  \
-            const vector other = reads_other(op) ? load_##dtype((const element *)o->other + i) : x;                      \
-            const vector bias = reads_bias(op) ? load_##dtype((const element *)o->bias + i) : x;            \
+            const vector other = reads_other(op) ? load_##dtype((const element *)o->other + i) : x;                    \
+            const vector bias = reads_bias(op) ? load_##dtype((const element *)o->bias + i) : x;                       \
             store_##dtype((element *)o->y + i, operate_##arithmetic(op, o, x, other, bias, keep, i), nontemporal);     \
         }                                                                                                              \
     }

@@ -2,7 +2,7 @@
  *
  * dispatch.c: which instruction sets this build holds, and which of them this machine can run.
  *
- * A new instruction set is a file of primitives, a declaration and a row here, and a line in setup.py.
+ * A new instruction set is a file of primitives, and a declaration and a row here.
  */
 #include "fastdrop.h"
 

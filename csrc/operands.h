@@ -17,15 +17,9 @@ INLINE int reads_other(fd_op op)
     return op == FD_DROPOUT_ADD || op == FD_BIAS_DROPOUT_ADD || op == FD_RELU_BACKWARD || op == FD_ZONEOUT;
 }
 
-INLINE int reads_bias(fd_op op)
-{
-    return op == FD_BIAS_DROPOUT_ADD;
-}
+INLINE int reads_bias(fd_op op) { return op == FD_BIAS_DROPOUT_ADD; }
 
-INLINE int reads_normals(fd_op op)
-{
-    return op == FD_GAUSSIAN_DROPOUT || op == FD_GAUSSIAN_NOISE;
-}
+INLINE int reads_normals(fd_op op) { return op == FD_GAUSSIAN_DROPOUT || op == FD_GAUSSIAN_NOISE; }
 
 /* The operands of the elements from `done` on, of `size` bytes each. */
 INLINE fd_operands operands_at(const fd_operands *operands, size_t done, size_t size)

@@ -41,20 +41,11 @@ static inline int fd_replace(uint64_t *p, uint64_t expected, uint64_t value)
     return (uint64_t)before == expected;
 }
 #else
-static inline uint64_t fd_load(const uint64_t *p)
-{
-    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
-}
+static inline uint64_t fd_load(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 
-static inline void fd_store(uint64_t *p, uint64_t value)
-{
-    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);
-}
+static inline void fd_store(uint64_t *p, uint64_t value) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }
 
-static inline uint64_t fd_fetch_add(uint64_t *p, uint64_t n)
-{
-    return __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST);
-}
+static inline uint64_t fd_fetch_add(uint64_t *p, uint64_t n) { return __atomic_fetch_add(p, n, __ATOMIC_SEQ_CST); }
 
 static inline int fd_replace(uint64_t *p, uint64_t expected, uint64_t value)
 {
@@ -120,15 +111,9 @@ typedef struct fd_chunks {
 
 enum { FD_CHUNK_BITS = 32 };
 
-static inline uint64_t fd_taken_from_front(uint64_t taken)
-{
-    return taken & ((UINT64_C(1) << FD_CHUNK_BITS) - 1);
-}
+static inline uint64_t fd_taken_from_front(uint64_t taken) { return taken & ((UINT64_C(1) << FD_CHUNK_BITS) - 1); }
 
-static inline uint64_t fd_taken_from_back(uint64_t taken)
-{
-    return taken >> FD_CHUNK_BITS;
-}
+static inline uint64_t fd_taken_from_back(uint64_t taken) { return taken >> FD_CHUNK_BITS; }
 
 /* The number of a chunk that nobody else gets, or count where there are no more. */
 static inline uint64_t fd_take_chunk(fd_chunks *chunks, int from_front)
@@ -146,10 +131,7 @@ static inline uint64_t fd_take_chunk(fd_chunks *chunks, int from_front)
 }
 
 /* A helper is done with a chunk. */
-static inline void fd_finish_chunk(fd_chunks *chunks)
-{
-    fd_fetch_add(&chunks->finished, 1);
-}
+static inline void fd_finish_chunk(fd_chunks *chunks) { fd_fetch_add(&chunks->finished, 1); }
 
 /* Give out no more, and wait until helpers have finished what they took. They are on their last chunk: to be woken when
  * they are done takes as long as many of those, so this looks again and again, and sleeps only where a thread has lost

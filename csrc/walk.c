@@ -45,14 +45,14 @@ static cursor cursor_at(const fd_index_map *map, int64_t element)
     return c;
 }
 
-/* The next run, of at most `most` elements. A kernel that draws normals cannot repeat one: it gets those one by one. */
-static run next_run(const fd_index_map *map, const cursor *c, size_t most, int may_repeat)
+/* The next run, of at most `most` elements. */
+static run next_run(const fd_index_map *map, const cursor *c, size_t most)
 {
     run r = {c->index, most, 0};
     if (map->ndim > 0) {
         const int last = map->ndim - 1;
         const size_t left = (size_t)(map->shape[last] - c->at[last]);
-        r.is_repeated = may_repeat && map->stride[last] == 0;
+        r.is_repeated = map->stride[last] == 0;
         const size_t n = r.is_repeated || map->stride[last] == 1 ? left : 1;
         r.n = n < most ? n : most;
     }
@@ -169,7 +169,7 @@ static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[
     const fd_index_map *const map = &job->map;
     size_t done = 0;
     while (done < n) {
-        const run r = next_run(map, c, n - done, 1);
+        const run r = next_run(map, c, n - done);
         if (is_long(r)) {
             break;
         }
@@ -206,16 +206,9 @@ static size_t periodic(const fd_index_map *map, const cursor *c, size_t n)
     return (rows < n / row ? rows : n / row) * row;
 }
 
-static void apply_run(const fd_job *job, run r, const fd_operands *o)
+/* Apply one decision to n elements. */
+static void apply_same(const fd_job *job, fd_op op, int kept, size_t n, const fd_operands *o)
 {
-    if (!r.is_repeated) {
-        if (job->map.bits != NULL) {
-            job->kernels->apply[job->op][job->dtype](job->map.bits, (uint64_t)r.index, r.n, o);
-        } else {
-            job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)r.index, r.n, o);
-        }
-        return;
-    }
     /* clang-format off */
     static const uint8_t none[4096], all[] = {
 #define ONES_8 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF
@@ -227,16 +220,51 @@ static void apply_run(const fd_job *job, run r, const fd_operands *o)
 #undef ONES_8
     };
     /* clang-format on */
+    for (size_t done = 0; done < n; done += 8 * sizeof all) {
+        const fd_operands part = operands_at(o, done, sizes[job->dtype]);
+        const size_t some = n - done < 8 * sizeof all ? n - done : 8 * sizeof all;
+        job->kernels->apply[op][job->dtype](kept ? all : none, 0, some, &part);
+    }
+}
+
+/* Apply one normal number to n elements. Its factor or term is drawn with a 1 or a 0 for x, in the arithmetic type; to
+ * multiply by it is dropout that keeps all, and to add it alpha dropout that does, with the same roundings. The 0 is
+ * negative, because -0 + t is t for both zeros. */
+static void apply_same_normal(const fd_job *job, int64_t index, size_t n, const fd_operands *o)
+{
+    const int is_factor = job->op == FD_GAUSSIAN_DROPOUT, is_wide = job->dtype == FD_F64;
+    double wide = is_factor ? 1.0 : -0.0;
+    float narrow = (float)wide;
+    fd_operands one = {0}, rest = *o;
+    one.scale = o->scale;
+    one.x = one.y = is_wide ? (void *)&wide : (void *)&narrow;
+    job->kernels->draw[job->op][is_wide ? FD_F64 : FD_F32](&job->draw, (uint64_t)index, 1, &one);
+    const double number = is_wide ? wide : (double)narrow;
+    rest.scale = is_factor ? number : 1.0;
+    rest.shift = number;
+    apply_same(job, is_factor ? FD_DROPOUT : FD_ALPHA_DROPOUT, 1, n, &rest);
+}
+
+static void apply_run(const fd_job *job, run r, const fd_operands *o)
+{
+    if (!r.is_repeated) {
+        if (job->map.bits != NULL) {
+            job->kernels->apply[job->op][job->dtype](job->map.bits, (uint64_t)r.index, r.n, o);
+        } else {
+            job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)r.index, r.n, o);
+        }
+        return;
+    }
+    if (job->kernels->apply[job->op][job->dtype] == NULL) {
+        apply_same_normal(job, r.index, r.n, o);
+        return;
+    }
     const int kept = is_kept(job, r.index);
     if (!kept && job->op == FD_DROPOUT) {
         memset(o->y, 0, r.n * sizes[job->dtype]);
         return;
     }
-    for (size_t done = 0; done < r.n; done += 8 * sizeof all) {
-        const fd_operands part = operands_at(o, done, sizes[job->dtype]);
-        const size_t n = r.n - done < 8 * sizeof all ? r.n - done : 8 * sizeof all;
-        job->kernels->apply[job->op][job->dtype](kept ? all : none, 0, n, &part);
-    }
+    apply_same(job, job->op, kept, r.n, o);
 }
 
 /* Apply to elements that repeat the decisions of a row. Its bits are copied as often as there is room. */
@@ -268,7 +296,7 @@ void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *oper
     cursor c = cursor_at(&job->map, first);
     for (size_t done = 0, part; done < n; done += part) {
         const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
-        const run r = next_run(&job->map, &c, n - done, takes_bits);
+        const run r = next_run(&job->map, &c, n - done);
         if (takes_bits && (part = periodic(&job->map, &c, n - done)) > 0) {
             apply_periodic(job, &c, part, &o);
         } else if (takes_bits && !is_long(r) && r.n < n - done) {
@@ -294,7 +322,7 @@ void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools)
 {
     cursor c = cursor_at(&job->map, first);
     for (size_t done = 0; done < n;) {
-        const run r = next_run(&job->map, &c, n - done, 1);
+        const run r = next_run(&job->map, &c, n - done);
         if (r.is_repeated) {
             memset(bools + done, is_kept(job, r.index), r.n);
         } else if (job->map.bits != NULL) {

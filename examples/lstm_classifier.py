@@ -4,9 +4,9 @@
     Embedding(64, 64) -> Dropout(0.25) -> LSTM(100, dropout=0.5, recurrent_dropout=0.5) -> Dense(1, sigmoid)
 
 A Dropout layer after the Embedding is not what ``dropout`` of the LSTM is. The layer decides anew for each element at
-each step. The LSTM's ``dropout`` decides once for a batch, for each gate, sequence and feature, and these features are
-then missing from the first step to the last; so does ``recurrent_dropout`` with the state that a step takes from the
-step before.
+each step. The LSTM's ``dropout`` decides once for a batch, for each sequence and feature, and these features are then
+missing from the first step to the last; so does ``recurrent_dropout`` with the state that a step takes from the step
+before. As in Keras, the second gives each gate masks of its own, for the input too.
 
 The sequences are made up: 498 words, of which the first ones are padding. Some words are more frequent in one of two
 classes than in the other. There are 128 sequences to learn from, and 15 in a hundred of their labels are wrong, so that

@@ -7,6 +7,7 @@
 >>> dx = mask.apply(np.ones_like(y))                      # backward
 """
 
+from fastdrop._blocks import BlockMask, drop_block2d
 from fastdrop._config import show_config
 from fastdrop._functions import (
     drop_path,
@@ -30,8 +31,12 @@ from fastdrop._fused import (
 from fastdrop._gate_masks import GateMasks, RecurrentDropout, RecurrentMasks
 from fastdrop._layers import (
     AlphaDropout,
+    DropBlock2d,
     DropConnect,
     Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
     DropPath,
     EmbeddingDropout,
     FeatureAlphaDropout,
@@ -53,9 +58,14 @@ __all__ = [
     "RNG",
     "AlphaDropout",
     "AlphaMask",
+    "BlockMask",
+    "DropBlock2d",
     "DropConnect",
     "DropPath",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
     "DropoutMask",
     "DropoutWrapper",
     "EmbeddingDropout",
@@ -76,6 +86,7 @@ __all__ = [
     "alpha_dropout",
     "bias_dropout_add",
     "bias_dropout_add_backward",
+    "drop_block2d",
     "drop_path",
     "dropconnect",
     "dropout",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from fastdrop import _core_in_python, _reference
+from fastdrop import _core_in_python, _kernels, _reference
 from fastdrop._kernels import Kernels
 
 # Elements from which an array is worth more than one thread. Plain calls, which never leave C, are of fewer.
@@ -100,16 +100,24 @@ compiled = _load()
 
 if TYPE_CHECKING or compiled is None:
     Chunks = _core_in_python.Chunks
+    Draw = _kernels.Draw
+    IndexMap = _kernels.IndexMap
+    Operands = _kernels.Operands
     DropoutState = _core_in_python.DropoutState
     MaskState = _core_in_python.MaskState
     StreamState = _core_in_python.StreamState
+    are_plain = _core_in_python.are_plain
     plain_apply = _core_in_python.plain_apply
     plain_dropout = _core_in_python.plain_dropout
 else:
     Chunks = compiled.Chunks
+    Draw = compiled.Draw
+    IndexMap = compiled.IndexMap
+    Operands = compiled.Operands
     DropoutState = compiled.DropoutState
     MaskState = compiled.MaskState
     StreamState = compiled.StreamState
+    are_plain = compiled.are_plain
     plain_apply = compiled.plain_apply
     plain_dropout = compiled.plain_dropout
 

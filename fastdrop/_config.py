@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
-from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -54,12 +53,15 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 
 def caches() -> dict[str, int]:
     """Bytes by level and kind (L1d, L1i, L2, L3), as far as the system tells of its first CPU."""
+    from pathlib import Path  # which takes longer to import than most of this package
+
     found = {}
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with contextlib.suppress(OSError, ValueError):
             level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
             letter = {"Data": "d", "Instruction": "i"}.get(kind, "")
-            found[f"L{int(level)}{letter}"] = _bytes(size)
+            if (nbytes := _bytes(size)) > 0:  # some hypervisors say 0K
+                found[f"L{int(level)}{letter}"] = nbytes
     if sys.platform == "darwin":
         named = {"L1d": "hw.l1dcachesize", "L1i": "hw.l1icachesize", "L2": "hw.l2cachesize", "L3": "hw.l3cachesize"}
         found = {level: size for level, name in named.items() if (size := _sysctl(name)) > 0}

@@ -14,7 +14,6 @@ from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from numpy.random cimport bitgen_t
 
 import functools
 
@@ -25,6 +24,18 @@ cnp.import_array()
 
 cdef extern from "math.h" nogil:
     double rint(double)
+
+
+# Not from NumPy's own declarations, which would import numpy.random, and that takes longer than all of this package.
+cdef extern from "numpy/random/bitgen.h":
+    ctypedef struct bitgen_t:
+        void *state
+        uint64_t (*next_uint64)(void *) noexcept nogil
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        object (*tp_new)(type, tuple, void *)
 
 
 cdef extern from "fastdrop.h" nogil:
@@ -158,8 +169,9 @@ cdef class Chunks:
             fd_finish_chunk(&self.state)
 
     cdef void fail(self, error):
-        if self.error is None:
-            self.error = error
+        with cython.critical_section(self):
+            if self.error is None:
+                self.error = error
 
     def take(self, bint from_front):
         cdef int64_t first = self.next(from_front)
@@ -179,6 +191,69 @@ cdef class Chunks:
     def close(self):
         with nogil:
             fd_close_chunks(&self.state)
+
+
+@cython.final
+cdef class Operands:
+    """See :class:`fastdrop._kernels.Operands`."""
+
+    cdef readonly cnp.ndarray x
+    cdef readonly cnp.ndarray y
+    cdef readonly cnp.ndarray other
+    cdef readonly cnp.ndarray bias
+    cdef readonly double scale
+    cdef readonly double shift
+    cdef readonly double fill
+
+    def __init__(self, cnp.ndarray x not None, cnp.ndarray y not None, double scale=1.0, cnp.ndarray other=None,
+                 cnp.ndarray bias=None, double shift=0.0, double fill=0.0):
+        self.x = x
+        self.y = y
+        self.scale = scale
+        self.other = other
+        self.bias = bias
+        self.shift = shift
+        self.fill = fill
+
+
+@cython.final
+cdef class Draw:
+    """See :class:`fastdrop._kernels.Draw`."""
+
+    cdef fd_draw draw
+
+    def __init__(self, uint64_t key=0, uint64_t call=0, uint64_t threshold=0):
+        if call >> FD_CALL_BITS != 0 or threshold > <uint64_t>1 << 32:
+            raise ValueError((key, call, threshold))
+        self.draw.key = key
+        self.draw.call = call
+        self.draw.threshold = threshold
+
+    @property
+    def key(self):
+        return self.draw.key
+
+    @property
+    def call(self):
+        return self.draw.call
+
+    @property
+    def threshold(self):
+        return self.draw.threshold
+
+
+@cython.final
+cdef class IndexMap:
+    """See :class:`fastdrop._kernels.IndexMap`."""
+
+    cdef readonly int64_t offset
+    cdef readonly tuple dims
+    cdef readonly object bits
+
+    def __init__(self, int64_t offset=0, tuple dims=None, bits=None):
+        self.offset = offset
+        self.dims = dims
+        self.bits = bits
 
 
 cdef class StreamState:
@@ -243,7 +318,18 @@ cdef class MaskState:
         """Whether the elements follow each other in the stream, from the offset on."""
         return self.strides is None
 
-    def _place(self, tuple shape, strides, int64_t offset, key, call):
+    cdef Draw draw(self, uint64_t threshold):
+        cdef Draw draw = Draw.__new__(Draw)
+        draw.draw.key = self.draw_key
+        draw.draw.call = self.draw_call
+        draw.draw.threshold = threshold
+        return draw
+
+    def _draw(self):
+        """What the mask was drawn by, as kernels take it."""
+        return self.draw(0)
+
+    cpdef _place(self, tuple shape, strides, int64_t offset, key, call):
         """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
         self.shape = shape
         self.strides = None if strides is None or strides == own_strides(shape) else strides
@@ -268,7 +354,19 @@ cdef class DropoutState(MaskState):
         """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
         return self.draw_threshold
 
-    def _decide(self, double rate, double keep_prob, double scale, bits):
+    def _draw(self):
+        return self.draw(self.draw_threshold)
+
+    @classmethod
+    def _made(cls, tuple shape, strides, int64_t offset, key, call, double rate, double keep_prob, double scale,
+              bytes bits=None):
+        """A mask of values that need no check."""
+        cdef DropoutState mask = (<PyTypeObject *>cls).tp_new(cls, (), NULL)
+        mask._place(shape, strides, offset, key, call)
+        mask._decide(rate, keep_prob, scale, bits)
+        return mask
+
+    cpdef _decide(self, double rate, double keep_prob, double scale, bytes bits):
         """Set these fields, of a mask that nobody else has yet."""
         if not 0.0 <= rate <= 1.0:
             raise ValueError(rate)
@@ -278,7 +376,7 @@ cdef class DropoutState(MaskState):
         self._bits = bits
         self.draw_threshold = threshold_of(rate)
 
-    cdef bint is_plain(self) noexcept:
+    cdef bint draws_in_order(self) noexcept:
         """Whether to apply it is to draw for elements in order, and to change them."""
         return self.strides is None and self._bits is None and (self.rate != 0.0 or self.scale != 1.0)
 
@@ -355,6 +453,12 @@ cdef bint is_plain_out(out, cnp.ndarray x) noexcept:
     return (cnp.PyArray_TYPE(y) == cnp.PyArray_TYPE(x) and cnp.PyArray_ISCARRAY(y)
             and same_shape(x, y)
             and is_apart(cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y), <size_t>cnp.PyArray_NBYTES(x)))
+
+
+def are_plain(x, out):
+    """Whether x, and out unless it is None, are arrays that kernels take as they are, and of one shape and dtype."""
+    cdef int dtype
+    return is_plain(x, &dtype) and (out is None or is_plain_out(out, x))
 
 
 cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, cnp.ndarray y, double scale) noexcept:
@@ -483,11 +587,6 @@ cdef class PlainDropout:
         return strides
 
 
-cdef extern from "Python.h":
-    ctypedef struct PyTypeObject:
-        object (*tp_new)(type, tuple, void *)
-
-
 cdef uint64_t key_of_generator(generator) except? 0:
     """What ``generator.integers(0, 2**64, dtype=uint64)`` gives."""
     cdef object bit_generator = generator.bit_generator
@@ -572,7 +671,7 @@ def plain_apply(general):
         cdef int dtype
         cdef int64_t n
         cdef cnp.ndarray y
-        if (running != NULL and is_plain(x, &dtype) and (out is None or is_plain_out(out, x)) and self.is_plain()
+        if (running != NULL and is_plain(x, &dtype) and (out is None or is_plain_out(out, x)) and self.draws_in_order()
                 and (<object>x).shape == self.shape):
             n = cnp.PyArray_SIZE(x)
             if n < most_elements:
@@ -606,48 +705,40 @@ cdef int fill_dims(fd_index_map *map, tuple dims) except -1:
     return 0
 
 
-cdef int fill_draw(fd_draw *to, draw) except -1:
-    to.key, to.call, to.threshold = draw
-    if to.call >> FD_CALL_BITS != 0 or to.threshold > <uint64_t>1 << 32:
-        raise ValueError(draw)
-    return 0
-
-
-cdef int fill_job(fd_job *job, const fd_kernels *kernels, draw, index_map, int64_t size) except -1:
+cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap index_map, int64_t size) except -1:
     """Take over a draw and an index map for an array of so many elements, of which there is one at least."""
     cdef const uint8_t[::1] view
     cdef int d
-    cdef int64_t left = size, last, most = INT64_MAX
+    cdef int64_t left = size, last = index_map.offset, most = INT64_MAX
     job.kernels = kernels
-    fill_draw(&job.draw, draw)
-    job.map.offset, dims, bits = index_map
+    job.draw = draw.draw
+    job.map.offset = last
     job.map.bits = NULL
     job.map.bytes = 0
     job.map.ndim = 0
-    if bits is not None:
-        view = bits
+    if index_map.bits is not None:
+        view = index_map.bits
         job.map.bytes = <size_t>view.shape[0]
         most = min(view.shape[0], INT64_MAX // 8) * 8 - 1
-    last = job.map.offset
-    if dims is None:
-        if not 0 <= last <= most or size - 1 > most - last:
-            raise ValueError((job.map.offset, size, most))
+    if not 0 <= last <= most:
+        raise ValueError((last, most))
+    if index_map.dims is None:
+        if size - 1 > most - last:
+            raise ValueError((last, size, most))
     else:
-        if len(dims) > FD_MAX_DIMS:
-            raise ValueError(dims)
-        fill_dims(&job.map, dims)
-        if not 0 <= last <= most:
-            raise ValueError((job.map.offset, most))
+        if len(index_map.dims) > FD_MAX_DIMS:
+            raise ValueError(index_map.dims)
+        fill_dims(&job.map, index_map.dims)
         for d in range(job.map.ndim):
             if job.map.shape[d] < 1 or job.map.stride[d] < 0 or left % job.map.shape[d] != 0:
-                raise ValueError((dims, size))
+                raise ValueError((index_map.dims, size))
             left //= job.map.shape[d]
             if job.map.shape[d] > 1 and job.map.stride[d] > (most - last) // (job.map.shape[d] - 1):
-                raise ValueError((job.map.offset, dims, most))
+                raise ValueError((job.map.offset, index_map.dims, most))
             last += (job.map.shape[d] - 1) * job.map.stride[d]
         if left != 1:
-            raise ValueError((dims, size))
-    if bits is not None:
+            raise ValueError((index_map.dims, size))
+    if index_map.bits is not None:
         job.map.bits = &view[0]
     return 0
 
@@ -726,6 +817,22 @@ cdef void walk_run(const fd_job *job, fd_operands *operands, char **pointers, bi
     fd_walk(job, first, <size_t>n, operands)
 
 
+cdef void walk_chunks(const fd_job *job, const fd_operands *whole, size_t item, Chunks chunks,
+                      bint from_front) noexcept nogil:
+    """Chunks of arrays that kernels take as they are, of items of so many bytes."""
+    cdef fd_operands part = whole[0]
+    cdef int64_t first = chunks.next(from_front)
+    while first < chunks.stop:
+        part.x = <const char *>whole.x + <size_t>first * item
+        part.y = <char *>whole.y + <size_t>first * item
+        if whole.other != NULL:
+            part.other = <const char *>whole.other + <size_t>first * item
+        part.bias_at = <size_t>first
+        fd_walk(job, first, <size_t>(chunks.end(first) - first), &part)
+        chunks.done(from_front)
+        first = chunks.next(from_front)
+
+
 @cython.final
 cdef class Kernels:
     """One instruction set of the C core. See :class:`fastdrop._kernels.Kernels`."""
@@ -754,24 +861,24 @@ cdef class Kernels:
         self.kernels.philox(c, k, rounds, result)
         return tuple(result)
 
-    def apply(self, int operation, operands, draw, index_map, Chunks chunks not None, bint from_front=True,
-              bint nontemporal=False):
+    def apply(self, int operation, Operands operands not None, Draw draw not None, IndexMap index_map not None,
+              Chunks chunks=None, bint from_front=True, bint nontemporal=False):
         cdef fd_job job
         cdef fd_operands c
-        cdef cnp.ndarray x, y, other, bias
+        cdef cnp.ndarray x = operands.x, y = operands.y, other = operands.other, bias = operands.bias
         cdef size_t item
         cdef char *px
         cdef char *py
         cdef char *po = NULL
         cdef bint is_direct
         cdef int64_t first, size
-        cdef size_t n, nbytes
-        x, y, c.scale, other, bias, c.shift, c.fill = operands
+        cdef size_t nbytes
         if x is None or y is None:
-            raise TypeError(operands)
+            raise TypeError((x, y))
         size = cnp.PyArray_SIZE(x)
-        if not 0 <= operation < FD_NUM_OPS or not same_shape(x, y) or chunks.stop > size:
-            raise ValueError((operation, size, chunks.stop))
+        if (not 0 <= operation < FD_NUM_OPS or not same_shape(x, y)
+                or (chunks is not None and chunks.stop > size)):
+            raise ValueError((operation, size))
         job.op = <fd_op>operation
         job.dtype = <fd_dtype>dtype_code(x)
         if size == 0:
@@ -791,6 +898,9 @@ cdef class Kernels:
         py = cnp.PyArray_BYTES(y)
         is_direct = (is_apart(px, py, nbytes) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(y)
                      and cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(y))
+        c.scale = operands.scale
+        c.shift = operands.shift
+        c.fill = operands.fill
         c.other = c.bias = NULL
         if other is not None:
             po = cnp.PyArray_BYTES(other)
@@ -800,6 +910,9 @@ cdef class Kernels:
             c.bias = cnp.PyArray_BYTES(bias)
             c.period = <size_t>cnp.PyArray_SIZE(bias)
         c.nontemporal = nontemporal and is_direct
+        if not is_direct and chunks is None:
+            iterate(&job, &c, x, other, y, 0, size)
+            return
         if not is_direct:
             while (first := chunks.next(from_front)) != chunks.stop:
                 try:
@@ -809,30 +922,32 @@ cdef class Kernels:
                     raise
                 chunks.done(from_front)
             return
+        c.x = px
+        c.y = py
+        c.other = po
+        c.bias_at = 0
+        if size < FEW and chunks is None:
+            fd_walk(&job, 0, <size_t>size, &c)
+            return
         with nogil:
-            while True:
-                first = chunks.next(from_front)
-                if first == chunks.stop:
-                    break
-                n = <size_t>(chunks.end(first) - first)
-                c.x = px + <size_t>first * item
-                c.y = py + <size_t>first * item
-                if po != NULL:
-                    c.other = po + <size_t>first * item
-                c.bias_at = <size_t>first
-                fd_walk(&job, first, n, &c)
-                chunks.done(from_front)
+            if chunks is None:
+                fd_walk(&job, 0, <size_t>size, &c)
+            else:
+                walk_chunks(&job, &c, item, chunks, from_front)
 
-    def keep(self, cnp.ndarray out not None, draw, index_map, Chunks chunks not None, bint from_front=True):
+    def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, Chunks chunks=None,
+             bint from_front=True):
         cdef fd_job job
         cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
         cdef int64_t first
-        if (cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out)
-                or chunks.stop > cnp.PyArray_SIZE(out)):
-            raise ValueError((cnp.PyArray_SIZE(out), chunks.stop))
-        if cnp.PyArray_SIZE(out) == 0:
+        cdef int64_t size = cnp.PyArray_SIZE(out)
+        if chunks is None:
+            chunks = Chunks(0, size, max(size, 1))
+        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > size:
+            raise ValueError((size, chunks.stop))
+        if size == 0:
             return
-        fill_job(&job, self.kernels, draw, index_map, cnp.PyArray_SIZE(out))
+        fill_job(&job, self.kernels, draw, index_map, size)
         with nogil:
             while True:
                 first = chunks.next(from_front)
@@ -841,11 +956,10 @@ cdef class Kernels:
                 fd_walk_keep(&job, first, <size_t>(chunks.end(first) - first), y + first)
                 chunks.done(from_front)
 
-    def keep_bits(self, size_t n, draw, uint64_t start=0):
-        cdef fd_draw d
+    def keep_bits(self, size_t n, Draw draw not None, uint64_t start=0):
         cdef cnp.npy_intp length = <cnp.npy_intp>(n // 8 + (n % 8 != 0))
         cdef cnp.ndarray bits = cnp.PyArray_EMPTY(1, &length, cnp.NPY_UINT8, 0)
-        fill_draw(&d, draw)
+        cdef fd_draw d = draw.draw
         if n > 0:
             with nogil:
                 self.kernels.keep_bits(&d, start, n, <uint8_t *>cnp.PyArray_DATA(bits))

@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeGuard, TypeVar
+
+import numpy as np
+
+from fastdrop._kernels import Draw
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -120,6 +124,10 @@ class MaskState:
         """Whether the elements follow each other in the stream, from the offset on."""
         return self._given_strides is None
 
+    def _draw(self) -> Draw:
+        """What the mask was drawn by, as kernels take it."""
+        return Draw(self.key or 0, self.call or 0)
+
     def _place(
         self,
         shape: tuple[int, ...],
@@ -164,6 +172,28 @@ class DropoutState(MaskState):
         """An element is dropped iff its 32 random bits are below this: rate * 2**32, rounded, ties to even."""
         return round(self.rate * 4294967296.0)
 
+    def _draw(self) -> Draw:
+        return Draw(self.key or 0, self.call or 0, self.threshold)
+
+    @classmethod
+    def _made(
+        cls,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        offset: int,
+        key: int | None,
+        call: int | None,
+        rate: float,
+        keep_prob: float,
+        scale: float,
+        bits: bytes | None = None,
+    ) -> Self:
+        """A mask of values that need no check."""
+        mask = cls.__new__(cls)
+        mask._place(shape, strides, offset, key, call)
+        mask._decide(rate, keep_prob, scale, bits)
+        return mask
+
     def _decide(self, rate: float, keep_prob: float, scale: float, bits: bytes | None) -> None:
         """Set these fields, of a mask that nobody else has yet."""
         fill(self, "_chances", (rate, keep_prob, scale))
@@ -181,6 +211,11 @@ def own_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
         strides.append(step)
         step *= max(length, 1)
     return tuple(reversed(strides))
+
+
+def are_plain(x: object, out: object) -> TypeGuard[np.ndarray]:
+    """Whether nothing need be looked at, which takes as long here as to look."""
+    return False
 
 
 def plain_dropout(

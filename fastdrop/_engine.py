@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastdrop import _backend, _threads
-from fastdrop._arguments import bare
-from fastdrop._kernels import Bools, Draw, IndexMap, Operands, Operation
+from fastdrop import _backend, _foreign, _threads
+from fastdrop._kernels import Bools, Chunks, Draw, IndexMap, Operands, Operation
 
 # Bytes of a result from which it is stored past the caches, where two arrays of this size leave nothing of each other.
 NONTEMPORAL = 32 << 20
@@ -17,28 +16,37 @@ NONTEMPORAL = 32 << 20
 # How hard NumPy's iterator looks whether arrays share memory. The stubs of NumPy know of 0 and -1 alone.
 ITERATORS_WORK: Any = 1
 
-IN_ORDER = IndexMap()
+IN_ORDER = _backend.IndexMap()
 
 
 def result_for(x: np.ndarray) -> np.ndarray:
     """An array for the result: x's shape, subclass, order of axes in memory, and dtype in native byte order."""
-    array = bare(x)
-    dtype = array.dtype
-    if dtype.isnative:
-        y = np.empty_like(x)
-    else:
-        dtype = dtype.newbyteorder("=")
-        y = np.empty_like(x, dtype=dtype)
-    if array is not x and not (
-        isinstance(y, np.ndarray)
-        and (bare(y).shape, bare(y).dtype) == (array.shape, dtype)
-        and not np.may_share_memory(bare(y), array)
-    ):
+    if type(x) is np.ndarray and x.dtype.isnative:
+        return np.empty_like(x)
+    array = _foreign.bare(x)
+    dtype = array.dtype.newbyteorder("=")
+    if _foreign.is_plain(x):
+        return np.empty_like(x, dtype=dtype, subok=type(x) is np.matrix)  # a memmap would have no file
+    # A copy has what the class keeps beside the elements, such as a unit or which of them are hidden.
+    y = x.copy(order="K").astype(dtype, copy=False)
+    if not isinstance(y, np.ndarray) or not _is_like(_foreign.bare(y), array, dtype):
         raise TypeError(
-            f"numpy.empty_like must give a new array of shape {array.shape} and dtype {dtype} for a "
-            f"{type(x).__name__}, got a {type(y).__name__}"
+            f"a copy of a {type(x).__name__} must be a new array of its shape {array.shape} and dtype {dtype}, "
+            f"got a {type(y).__name__}"
         )
     return y
+
+
+def _is_like(y: np.ndarray, x: np.ndarray, dtype: np.dtype) -> bool:
+    return y.shape == x.shape and y.dtype == dtype and not np.may_share_memory(y, x)
+
+
+def out_for_converted(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Where the result goes for an x that was made from what is no array, and may not own its memory.
+
+    So such input has a new array as its result also where nothing is dropped, and an array has itself.
+    """
+    return result_for(x) if out is None else out
 
 
 def apart(x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
@@ -48,7 +56,7 @@ def apart(x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
     """
     if y is None or x is y:
         return x
-    array, out = bare(x), bare(y)
+    array, out = _foreign.bare(x), _foreign.bare(y)
     if _is_elementwise(array, out):
         return x
     try:
@@ -60,32 +68,37 @@ def apart(x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
 
 def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
     """What is to be returned where nothing is dropped: x itself, or out with x's elements."""
-    if out is None:
+    if out is None or out is x:
         return x
-    np.copyto(bare(out), bare(x), casting="safe")
+    np.copyto(_foreign.bare(out), _foreign.bare(x), casting="safe")
     return out
 
 
 def apply(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap = IN_ORDER) -> None:
     """``Kernels.apply`` for the whole of an array."""
+    x = operands.x
+    size = (x if type(x) is np.ndarray else _foreign.bare(x)).size
+    if size < _backend.LARGE:
+        _backend.running.apply(operation, operands, draw, index_map)
+    else:
+        _apply_large(operation, operands, draw, index_map, size)
+
+
+def _apply_large(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, size: int) -> None:
     kernels = _backend.running
+    y = _foreign.bare(operands.y)
+    inputs = [_foreign.bare(array) for array in (operands.x, operands.other) if array is not None]
     # In place the line is in the cache already, and it would be sent out for nothing.
     is_in_place = operands.y is operands.x or operands.y is operands.other
-    x, y, scale, other, *rest = operands
-    x, y, other = bare(x), bare(y), None if other is None else bare(other)
-    operands = Operands(x, y, scale, other, *rest)
-    size = x.size
-    inputs = (x,) if other is None else (x, other)
     nontemporal = y.nbytes > NONTEMPORAL and not is_in_place
+
+    def work(chunks: Chunks | None, from_front: bool) -> None:
+        kernels.apply(operation, operands, draw, index_map, chunks, from_front, nontemporal)
+
     if _threads.pay(size) and all(_is_elementwise(array, y) for array in inputs):
-        _threads.share(
-            lambda chunks, from_front: kernels.apply(
-                operation, operands, draw, index_map, chunks, from_front, nontemporal
-            ),
-            size,
-        )
+        _threads.share(work, size)
     else:
-        kernels.apply(operation, operands, draw, index_map, _threads.whole(size), True, nontemporal)
+        work(None, True)
 
 
 def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
@@ -95,7 +108,7 @@ def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
     if _threads.pay(out.size):
         _threads.share(lambda chunks, from_front: kernels.keep(out, draw, index_map, chunks, from_front), out.size)
     else:
-        kernels.keep(out, draw, index_map, _threads.whole(out.size))
+        kernels.keep(out, draw, index_map)
     return out
 
 

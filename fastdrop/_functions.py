@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
@@ -11,9 +12,8 @@ import numpy.typing as npt
 
 from fastdrop import _arguments, _backend, _geometry, _prologue, _streams
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
-from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask
-from fastdrop._prologue import Lengths
+from fastdrop._prologue import Groups, Lengths
 from fastdrop._streams import RNG
 
 UPSCALE: Final = "upscale_in_train"
@@ -44,10 +44,21 @@ class ChannelOptions(Options, total=False):
     data_format: DataFormat
 
 
-class ElementOptions(Options, total=False):
-    """Those of ``dropout``."""
+class PathOptions(Options, total=False):
+    """Those of ``drop_path``."""
+
+    mode: Mode
+
+
+class ShapedOptions(Options, total=False):
+    """Those of ``alpha_dropout`` and ``gaussian_dropout``."""
 
     noise_shape: Iterable[SupportsIndex | None] | None
+
+
+class ElementOptions(ShapedOptions, total=False):
+    """Those of ``dropout``."""
+
     shared_axes: SupportsIndex | Iterable[SupportsIndex] | None
     mode: Mode
 
@@ -86,7 +97,9 @@ def dropout(
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        Any shape and memory layout.
+        Any shape and memory layout. A subclass of ndarray keeps its class, and a unit or hidden elements with it; with
+        ``out``, or beside another array, it is refused. So are arrays of other libraries, such as tensors with
+        gradients and Dask arrays, which the result would no longer be.
     rate : float
         The probability to drop, from 0 to 1; drawn exactly, as a multiple of 2**-32.
     keep_prob : float, optional
@@ -94,20 +107,21 @@ def dropout(
     training : bool
         False gives x itself and draws nothing.
     noise_shape : sequence of int or None, optional
-        The shape in which the mask is drawn and then broadcast, as in TensorFlow: one length a dimension, 1 (one
-        decision along this dimension) or the array's own, which None stands for.
+        The shape in which the mask is drawn and then broadcast, as in TensorFlow: any that broadcasts to x's. Each
+        length is 1 (one decision along this dimension) or the array's own, which None stands for; lengths that are
+        missing on the left are 1.
     shared_axes : int or sequence of int, optional
         The same, said by the axes along which one decision is shared.
     mode : {"upscale_in_train", "downscale_in_infer"}
         Where the scaling is done. The second is the original form: kept elements stay as they are in training, and
         otherwise all are multiplied by ``1 - rate``.
-    rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
         Where the mask comes from. None is a stream of the module's own, keyed from the operating system's entropy.
-        An int or a SeedSequence names one mask: the same at every call. A Generator gives one key a call. A
-        PhiloxStream takes its next call number.
+        An int, a sequence of int or a SeedSequence names one mask: the same at every call. A Generator gives one key
+        a call. A PhiloxStream takes its next call number.
     out : ndarray, optional
         Where the result goes: of x's shape, and of a dtype that holds x's values without loss. It may be x itself,
-        or overlap it in any way.
+        or overlap it in any way; a subclass of ndarray is taken as x itself only.
     return_mask : bool
         Return the mask too.
 
@@ -115,7 +129,7 @@ def dropout(
     -------
     y : ndarray
         Of x's shape and dtype, or ``out``. Dropped elements are +0, whatever x holds there. At rate 0, and when not
-        training, it is x itself, unless ``out`` is given.
+        training, it is x itself, unless ``out`` is given or x is no ndarray.
     mask : DropoutMask
         Only with ``return_mask``. ``mask.apply(dy)`` is the backward pass; it keeps no memory meanwhile.
 
@@ -151,29 +165,23 @@ def dropout(
     True
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    is_inverted = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE)) == UPSCALE
+    checked_mode = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
     call = _prologue.checked(
         {"x": x},
         (training, rng, out, return_mask),
         noise_shape_of=None if noise_shape is None and shared_axes is None else _lengths(noise_shape, shared_axes),
     )
-    if is_inverted:
-        return _drop(call, checked_rate)
-    return _drop(call, checked_rate, scale=1.0, idle_scale=checked_rate.keep_prob)
+    return _drop(call, checked_rate, checked_mode)
 
 
-def _drop(call: _prologue.Call, rate: Rate, scale: float | None = None, idle_scale: float = 1.0) -> Any:
-    """Dropout with arguments that have been checked."""
-    return _prologue.finished(
-        call,
-        Operation.DROPOUT,
-        lambda key, number: call.mask(DropoutMask, rate, key, number, scale),
-        lambda: call.idle_mask(DropoutMask, idle_scale),
-        changes=rate.rate > 0.0,
-    )
+def _drop(call: _prologue.Call, rate: Rate, mode: str) -> Any:
+    """Dropout that scales in training, or that scales in inference."""
+    if mode == UPSCALE:
+        return _prologue.dropped(call, rate)
+    return _prologue.dropped(call, rate, scale=1.0, idle_scale=rate.keep_prob)
 
 
-def _lengths(noise_shape: Any, shared_axes: Any) -> Callable[[tuple[int, ...]], Lengths]:
+def _lengths(noise_shape: Any, shared_axes: Any) -> Groups:
     """The lengths that a mask is drawn in, said in either way."""
 
     def lengths(shape: tuple[int, ...]) -> Lengths:
@@ -187,7 +195,8 @@ def _lengths(noise_shape: Any, shared_axes: Any) -> Callable[[tuple[int, ...]], 
     return lengths
 
 
-def _without_axes(shape: tuple[int, ...], shared: Iterable[int]) -> Lengths:
+@functools.lru_cache  # networks draw masks of the same few shapes again and again
+def _without_axes(shape: tuple[int, ...], shared: Collection[int]) -> Lengths:
     """The lengths of a mask that shares one decision along these axes."""
     return _arguments.noise_lengths(tuple(1 if axis in shared else n for axis, n in enumerate(shape)), shape)
 
@@ -215,10 +224,10 @@ def dropout1d(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random channels of sequences to zero as a whole: Keras's SpatialDropout1D.
+    """Set random channels of sequences to zero as a whole: PyTorch's ``dropout1d``.
 
     As ``dropout2d``, for arrays of shape (N, C, L) with ``channels_first`` and (N, L, C) with ``channels_last``, or the
-    same without N.
+    same without N. Keras's SpatialDropout1D has channels last.
 
     Examples
     --------
@@ -258,7 +267,7 @@ def dropout2d(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random channels of images to zero as a whole and scale the others up: Keras's SpatialDropout2D.
+    """Set random channels of images to zero as a whole and scale the others up: PyTorch's ``dropout2d``.
 
     Neighbours in a channel are so alike that dropping single elements takes little from it: J. Tompson et al.,
     "Efficient object localization using convolutional networks", CVPR 2015.
@@ -266,9 +275,11 @@ def dropout2d(
     Parameters
     ----------
     x : array_like of float16, bfloat16, float32 or float64
-        (N, C, H, W) for ``channels_first``, (N, H, W, C) for ``channels_last``; or the same without N.
+        (N, C, H, W) for ``channels_first``, (N, H, W, C) for ``channels_last``; or the same without N. Three dimensions
+        are one image here, and for now (N, C, L) in PyTorch, which warns: that is ``dropout1d``. Where nothing is
+        dropped, because of ``training`` or a rate of 0, any shape will do.
     data_format : {"channels_first", "channels_last"}
-        Where the channels are.
+        Where the channels are. Keras's SpatialDropout2D has them last by default.
     rate, keep_prob, training, rng, out, return_mask
         As for ``dropout``.
 
@@ -315,10 +326,10 @@ def dropout3d(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random channels of volumes to zero as a whole: Keras's SpatialDropout3D.
+    """Set random channels of volumes to zero as a whole: PyTorch's ``dropout3d``.
 
     As ``dropout2d``, for arrays of shape (N, C, D, H, W) with ``channels_first`` and (N, D, H, W, C) with
-    ``channels_last``, or the same without N.
+    ``channels_last``, or the same without N. Keras's SpatialDropout3D has channels last.
 
     Examples
     --------
@@ -332,21 +343,22 @@ def dropout3d(
 
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[PathOptions]
 ) -> np.ndarray: ...
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[PathOptions]
 ) -> tuple[np.ndarray, DropoutMask]: ...
 @overload
 def drop_path(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[PathOptions]
 ) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
 def drop_path(
     x: npt.ArrayLike,
     rate: Number = DEFAULT_RATE,
     *,
     keep_prob: Number | None = None,
+    mode: Mode = UPSCALE,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -361,6 +373,9 @@ def drop_path(
     ----------
     x : array_like of float16, bfloat16, float32 or float64, shape (N, ...)
         One sample after another.
+    mode : {"upscale_in_train", "downscale_in_infer"}
+        Where the scaling is done. The second is the form of the paper: samples that are kept stay as they are in
+        training, and otherwise all are multiplied by ``1 - rate``.
     rate, keep_prob, training, rng, out, return_mask
         As for ``dropout``.
 
@@ -380,15 +395,15 @@ def drop_path(
            [2., 2., 2.]])
     """
 
-    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+    def samples(shape: tuple[int, ...]) -> Lengths:
         if len(shape) == 0:
             raise ValueError("x must have samples along its first dimension, got an array of no dimension")
         return _without_axes(shape, range(1, len(shape)))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(
-        _prologue.checked({"x": x}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of), checked_rate
-    )
+    checked_mode = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(samples, checked_rate))
+    return _drop(call, checked_rate, checked_mode)
 
 
 @overload
@@ -446,7 +461,7 @@ def dropconnect(
            [4., 0., 0.]])
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(_prologue.checked({"weights": weights}, (training, rng, out, return_mask)), checked_rate)
+    return _prologue.dropped(_prologue.checked({"weights": weights}, (training, rng, out, return_mask)), checked_rate)
 
 
 @overload
@@ -471,7 +486,7 @@ def embedding_dropout(
     out: np.ndarray | None = None,
     return_mask: bool = False,
 ) -> Any:
-    """Set random rows of an embedding's table to zero and scale the others up: a word falls wherever it stands.
+    """Set random rows of an embedding's table to zero and scale the others up: a word drops wherever it stands.
 
     The method is Y. Gal, Z. Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",
     NIPS 2016.
@@ -500,16 +515,14 @@ def embedding_dropout(
            [0., 0.]])
     """
 
-    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
+    def rows(shape: tuple[int, ...]) -> Lengths:
         if len(shape) != 2:
             raise ValueError(f"table must have two dimensions, (words, features), got shape {shape}")
         return _without_axes(shape, (1,))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(
-        _prologue.checked({"table": table}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of),
-        checked_rate,
-    )
+    call = _prologue.checked({"table": table}, (training, rng, out, return_mask), groups=(rows, checked_rate))
+    return _prologue.dropped(call, checked_rate)
 
 
 def _dropout_channels(
@@ -518,20 +531,57 @@ def _dropout_channels(
     rate: object,
     keep_prob: object,
     data_format: object,
-    options: tuple[object, object, object, object],
+    options: tuple[object, object, np.ndarray | None, object],
+    name: str | None = None,
 ) -> Any:
-    """Dropout of whole channels, whose lengths have one letter each."""
-
-    def noise_shape_of(shape: tuple[int, ...]) -> Lengths:
-        data_format_given = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
-        sample = "C" + lengths if data_format_given == CHANNELS_FIRST else lengths + "C"
-        if len(shape) - len(sample) not in (0, 1):
-            raise ValueError(
-                f"x must have shape (N, {', '.join(sample)}) or ({', '.join(sample)}) in dropout{len(lengths)}d with "
-                f"{data_format}, got {shape}"
-            )
-        first = len(shape) - len(sample) + sample.index(lengths)
-        return _without_axes(shape, range(first, first + len(lengths)))
-
+    """Dropout of whole channels, whose lengths have one letter each; of a layer of that name in batches alone."""
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _drop(_prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of), checked_rate)
+    channels = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
+
+    def planes(shape: tuple[int, ...]) -> Lengths:
+        function = name or f"dropout{len(lengths)}d"
+        return _without_axes(shape, plane_axes(shape, lengths, channels, function, takes_one=name is None))
+
+    call = _prologue.checked({"x": x}, options, groups=(planes, checked_rate))
+    return _prologue.dropped(call, checked_rate)
+
+
+def plane_axes(
+    shape: tuple[int, ...],
+    lengths: str,
+    channels: str,
+    name: str,
+    *,
+    takes_one: bool = True,
+    subject: str = "x must have shape",
+) -> range:
+    """The axes of one channel, whose lengths have one letter each, in a batch, or in one sample where that is taken.
+
+    It is a ValueError if the shape is neither, which says the name of the function.
+    """
+    sample = "C" + lengths if channels == CHANNELS_FIRST else lengths + "C"
+    if len(shape) - len(sample) not in ((0, 1) if takes_one else (1,)):
+        alone = f" or ({', '.join(sample)})" if takes_one else ""
+        raise ValueError(f"{subject} (N, {', '.join(sample)}){alone} in {name} with {channels}, got {shape}")
+    first = len(shape) - len(sample) + sample.index(lengths)
+    return range(first, first + len(lengths))
+
+
+def spatial_dropout(lengths: str) -> Callable[..., Any]:
+    """What Keras's layer SpatialDropout1D, 2D or 3D does: channels are last by default, and x is a batch."""
+
+    def function(
+        x: npt.ArrayLike,
+        rate: Number = DEFAULT_RATE,
+        *,
+        keep_prob: Number | None = None,
+        data_format: DataFormat = CHANNELS_LAST,
+        training: bool = True,
+        rng: RNG = None,
+        out: np.ndarray | None = None,
+        return_mask: bool = False,
+    ) -> Any:
+        name = f"SpatialDropout{len(lengths)}D"
+        return _dropout_channels(lengths, x, rate, keep_prob, data_format, (training, rng, out, return_mask), name)
+
+    return function

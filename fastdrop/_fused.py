@@ -9,10 +9,11 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _engine, _prologue
+from fastdrop import _arguments, _engine, _foreign, _prologue
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._backend import Draw, Operands
 from fastdrop._functions import Options
-from fastdrop._kernels import Draw, Operands, Operation
+from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
 
@@ -90,7 +91,7 @@ def dropout_add(
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask))
-    return _fused(call, checked_rate, Operation.DROPOUT_ADD)
+    return _prologue.dropped(call, checked_rate, Operation.DROPOUT_ADD)
 
 
 def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +119,7 @@ def dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarr
            [2., 0., 2.]])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = _arguments.float_array(dy, "dy")
+    gradient = _own(dy)
     return mask.backward(gradient), gradient
 
 
@@ -201,7 +202,7 @@ def bias_dropout_add(
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask), bias=(bias,))
-    return _fused(call, checked_rate, Operation.BIAS_DROPOUT_ADD)
+    return _prologue.dropped(call, checked_rate, Operation.BIAS_DROPOUT_ADD)
 
 
 def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -229,14 +230,14 @@ def bias_dropout_add_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.
     array([6., 2., 6.])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = _arguments.float_array(dy, "dy")
-    if _arguments.bare(gradient).ndim == 0:
+    gradient = _own(dy)
+    _foreign.refuse_subclass(gradient, "dy must be a plain ndarray", "dy")
+    if gradient.ndim == 0:
         raise ValueError("dy must have features along its last dimension, got an array of no dimension")
     dx = mask.backward(gradient)
-    array = _arguments.bare(dx)
-    wide = np.float64 if array.dtype.type is np.float64 else np.float32
-    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
-    return dx, rows.sum(axis=0, dtype=wide).astype(array.dtype, copy=False), gradient
+    wide = np.float64 if dx.dtype.type is np.float64 else np.float32
+    rows = dx.view(np.ndarray).reshape(math.prod(dx.shape[:-1]), dx.shape[-1])
+    return dx, rows.sum(axis=0, dtype=wide).astype(dx.dtype, copy=False), gradient
 
 
 @overload
@@ -290,7 +291,8 @@ def relu_dropout(
     >>> dx = fastdrop.relu_dropout_backward(np.ones_like(y), y, mask)
     """
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    return _fused(_prologue.checked({"x": x}, (training, rng, out, return_mask)), checked_rate, Operation.RELU_DROPOUT)
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask))
+    return _prologue.dropped(call, checked_rate, Operation.RELU_DROPOUT)
 
 
 def relu_dropout_backward(
@@ -325,11 +327,17 @@ def relu_dropout_backward(
     array([1.25, 0.  , 0.  , 0.  ])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = mask._checked(dy, out, "dy")
+    gradient, out = mask._checked(dy, out, "dy")
     result = _arguments.same_kind(y, gradient, "y", "dy")
     dx = _engine.result_for(gradient) if out is None else out
     _engine.apply(Operation.RELU_BACKWARD, Operands(gradient, dx, mask.scale, result), Draw())
     return dx
+
+
+class ZoneoutOptions(Options, total=False):
+    """Those of ``zoneout``."""
+
+    mask: DropoutMask | None
 
 
 @overload
@@ -339,7 +347,7 @@ def zoneout(
     rate: Number = ...,
     *,
     return_mask: Literal[False] = ...,
-    **options: Unpack[Options],
+    **options: Unpack[ZoneoutOptions],
 ) -> np.ndarray: ...
 @overload
 def zoneout(
@@ -348,11 +356,11 @@ def zoneout(
     rate: Number = ...,
     *,
     return_mask: Literal[True],
-    **options: Unpack[Options],
+    **options: Unpack[ZoneoutOptions],
 ) -> tuple[np.ndarray, DropoutMask]: ...
 @overload
 def zoneout(
-    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+    new: npt.ArrayLike, old: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ZoneoutOptions]
 ) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
 def zoneout(
     new: npt.ArrayLike,
@@ -360,6 +368,7 @@ def zoneout(
     rate: Number = DEFAULT_RATE,
     *,
     keep_prob: Number | None = None,
+    mask: DropoutMask | None = None,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -373,6 +382,9 @@ def zoneout(
         The state after and before a step.
     rate : float
         The probability that an element stays as it was.
+    mask : DropoutMask, optional
+        The mask to use, instead of a rate and a new draw, for example the one of the step before: ``new`` where it
+        keeps, ``old`` where it drops, whatever its scale. Its rate is the one that counts when not training.
     keep_prob, training, rng, out
         As for ``dropout``. When not training the result is what training expects: ``keep_prob * new + rate * old``,
         whose second part is rounded to the dtype before the first is added.
@@ -384,7 +396,7 @@ def zoneout(
     y : ndarray
         ``new`` where kept, ``old`` where dropped.
     mask : DropoutMask
-        Only with ``return_mask``.
+        Only with ``return_mask``. Its scale is 1.
 
     References
     ----------
@@ -403,20 +415,36 @@ def zoneout(
     array([[0.75, 0.75, 0.75, 0.75],
            [0.75, 0.75, 0.75, 0.75]])
     """
-    checked_rate = _arguments.rate_of(rate, keep_prob)
+    if mask is not None:
+        _arguments.of_type(mask, "mask", DropoutMask)
+        if not isinstance(rate, _arguments.UnsetRate) or keep_prob is not None or rng is not None:
+            raise ValueError("give a mask, or rate, keep_prob and rng to draw one, not both")
+    checked_rate = _arguments.rate_of(rate, keep_prob) if mask is None else Rate(mask.rate, mask.keep_prob)
     call = _prologue.checked({"new": new, "old": old}, (training, rng, out, return_mask))
-    if call.training or checked_rate.rate in (0.0, 1.0):
-        return _prologue.finished(
-            call,
-            Operation.ZONEOUT,
-            lambda key, number: call.mask(DropoutMask, checked_rate, key, number, 1.0),
-            lambda: call.mask(DropoutMask, checked_rate, 0, 0, 1.0),
-        )
+    if mask is not None and mask.shape != call.x.shape:
+        raise ValueError(f"mask must have the shape of new, {call.x.shape}, got {mask.shape}")
+    if mask is not None and call.training:
+        held = mask._unscaled()
+        y = held._applied(Operation.ZONEOUT, call.x, call.out, call.other)
+        return (y, held) if call.return_mask else y
+    if call.training:
+        return _prologue.dropped(call, checked_rate, Operation.ZONEOUT, scale=1.0)
     assert call.other is not None
-    y, before = call.result(), _engine.result_for(call.other)
-    _engine.apply(Operation.DROPOUT, Operands(call.other, before, checked_rate.rate), Draw())
-    _engine.apply(Operation.DROPOUT_ADD, Operands(call.x, y, checked_rate.keep_prob, before), Draw())
-    return (y, call.idle_mask(DropoutMask, checked_rate.keep_prob)) if call.return_mask else y
+    y = call.result()
+    if checked_rate.rate in (0.0, 1.0):
+        np.copyto(y, call.x if checked_rate.rate == 0.0 else call.other, casting="safe")
+    else:
+        before = _engine.result_for(call.other)
+        _engine.apply(Operation.DROPOUT, Operands(call.other, before, checked_rate.rate), Draw())
+        _engine.apply(Operation.DROPOUT_ADD, Operands(call.x, y, checked_rate.keep_prob, before), Draw())
+    return (y, _expectation(call.x.shape, checked_rate)) if call.return_mask else y
+
+
+def _expectation(shape: tuple[int, ...], rate: Rate) -> DropoutMask:
+    """The mask of a zoneout outside training, whose backward pass shares the gradient in the same proportion."""
+    if rate.rate == 1.0:
+        return DropoutMask._made(shape, None, 0, 0, 0, 1.0, 0.0, 1.0)
+    return DropoutMask._made(shape, None, 0, 0, 0, 0.0, 1.0, rate.keep_prob)
 
 
 def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, np.ndarray]:
@@ -444,7 +472,7 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
            [0., 1., 0.]])
     """
     _arguments.of_type(mask, "mask", DropoutMask)
-    gradient = _arguments.float_array(dy, "dy")
+    gradient = _own(dy)
     if mask.scale != 1.0 and mask.rate != 0.0:
         raise ValueError(
             f"mask must be as zoneout returns it, of scale 1 or rate 0, got scale {mask.scale} in {mask!r}"
@@ -452,18 +480,14 @@ def zoneout_backward(dy: npt.ArrayLike, mask: DropoutMask) -> tuple[np.ndarray, 
     dnew = mask.backward(gradient)
     dold = _engine.result_for(gradient)
     if mask.scale == 1.0:
-        zeros = np.zeros_like(_arguments.bare(gradient))
+        zeros = np.zeros_like(_foreign.bare(gradient))
         _engine.apply(Operation.ZONEOUT, Operands(zeros, dold, 1.0, gradient), mask._draw(), mask._index_map())
     else:
         _engine.apply(Operation.DROPOUT, Operands(gradient, dold, 1.0 - mask.scale), Draw())
     return dnew, dold
 
 
-def _fused(call: _prologue.Call, rate: Rate, operation: Operation) -> Any:
-    """An operation that adds nothing random outside training."""
-    return _prologue.finished(
-        call,
-        operation,
-        lambda key, number: call.mask(DropoutMask, rate, key, number),
-        lambda: call.idle_mask(DropoutMask),
-    )
+def _own(dy: npt.ArrayLike) -> np.ndarray:
+    """A gradient that may be returned as it is: the array that was given, or a new one."""
+    gradient = _arguments.float_array(dy, "dy")
+    return gradient if gradient is dy else _engine.copied(gradient, _engine.result_for(gradient))

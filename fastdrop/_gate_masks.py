@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _engine
-from fastdrop._kernels import Dims, IndexMap, Operands, Operation
+from fastdrop import _arguments, _backend, _engine, _foreign
+from fastdrop._arguments import Rate
+from fastdrop._backend import Draw, IndexMap, Operands
+from fastdrop._kernels import Dims, Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import RNG
 from fastdrop._training import Probability, Stochastic
@@ -104,24 +107,25 @@ class GateMasks:
             not given, it is a read-only view that holds this once.
         """
         x = _arguments.float_array(x)
-        dims = self._dims(_arguments.bare(x).shape, time_axis, "x")
-        shape = (self.gates, *_arguments.bare(x).shape)
+        _foreign.refuse_subclass(x, "x must be a plain ndarray, for the result holds those of all gates", "x")
+        dims = self._dims(x.shape, time_axis, "x")
+        shape = (self.gates, *x.shape)
         if out is None:
             if self._is_common:
                 return np.broadcast_to(self._dropped(x, 0, dims), shape)
-            out = np.empty(shape, _arguments.bare(x).dtype.newbyteorder("="))
+            out = np.empty(shape, _foreign.bare(x).dtype.newbyteorder("="))
         else:
-            results = _arguments.bare(out) if isinstance(out, np.ndarray) else out
+            results = _foreign.bare(out) if isinstance(out, np.ndarray) else out
             if isinstance(out, np.ndarray) and results.shape != shape:
                 raise ValueError(f"out must have the shape (gates, *x.shape), {shape}, got {results.shape}")
             _arguments.output(results[0] if isinstance(out, np.ndarray) else out, x)
-            if np.may_share_memory(_arguments.bare(x), results):
+            if np.may_share_memory(_foreign.bare(x), results):
                 x = x.copy()  # a gate's result must not be the next gate's input
             if self._is_common:
                 results[...] = self._dropped(x, 0, dims)
                 return out
         for gate in range(self.gates):
-            self._dropped(x, gate, dims, _arguments.bare(out)[gate])
+            self._dropped(x, gate, dims, _foreign.bare(out)[gate])
         return out
 
     def backward(self, dy: npt.ArrayLike, *, time_axis: int | None = None) -> np.ndarray:
@@ -140,6 +144,7 @@ class GateMasks:
             The sum over the gates, in their order, of the gradients that their masks let through.
         """
         dy = _arguments.float_array(dy, "dy")
+        _foreign.refuse_subclass(dy, "dy must be a plain ndarray, for it holds those of all gates", "dy")
         if dy.ndim == 0 or dy.shape[0] != self.gates:
             raise ValueError(f"dy must have {self.gates} gates as its first axis, got shape {dy.shape}")
         dims = self._dims(dy.shape[1:], time_axis, "dy[0]")
@@ -163,12 +168,13 @@ class GateMasks:
                 advice = "; say with time_axis where the steps of a sequence lie" if len(shape) == 3 else ""
                 raise ValueError(f"{name} must have the shape (batch, depth), {step}, got {shape}{advice}")
             return None
-        if not _arguments.is_index(time_axis) or time_axis not in (0, 1):
+        axis = operator.index(time_axis) if _arguments.is_index(time_axis) else None
+        if axis not in (0, 1):
             raise ValueError(f"time_axis must be 0, 1 or None, got {time_axis!r}")
-        if len(shape) != 3 or shape[:time_axis] + shape[time_axis + 1 :] != step:
-            axes = "(time, batch, depth)" if time_axis == 0 else "(batch, time, depth)"
+        if len(shape) != 3 or shape[:axis] + shape[axis + 1 :] != step:
+            axes = "(time, batch, depth)" if axis == 0 else "(batch, time, depth)"
             raise ValueError(f"{name} must have the shape {axes} with batch and depth {step}, got {shape}")
-        if time_axis == 0:
+        if axis == 0:
             return ((shape[0], 0), (self.batch * self.depth, 1))
         return ((self.batch, self.depth), (shape[1], 0), (self.depth, 1))
 
@@ -178,10 +184,9 @@ class GateMasks:
             return x
         if out is None:
             out = _engine.result_for(x)
-        mask = self.mask
-        offset = gate * self.batch * self.depth
-        index_map = IndexMap(offset, dims, self._bits)
-        _engine.apply(Operation.DROPOUT, Operands(x, out, mask.scale), mask._draw(), index_map)
+        index_map = IndexMap(gate * self.batch * self.depth, dims, self._bits)
+        scale = Rate(self.rate, 1.0 - self.rate).scale
+        _engine.apply(Operation.DROPOUT, Operands(x, out, scale), Draw(), index_map)
         return out
 
     def __reduce__(self) -> tuple[type[GateMasks], tuple[object, ...]]:
@@ -226,13 +231,15 @@ class RecurrentDropout(Stochastic):
         The probability to drop an element of the state that a step takes from the step before.
     gates : int
         4 for an LSTM, 3 for a GRU.
-    per_gate : bool
-        A mask of its own for each gate, or, with False, one for all of them.
-    rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-        Where the object's stream comes from. None takes fresh entropy from the operating system. An int or a
-        SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive draws give
-        successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
-        with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
+    per_gate : bool, optional
+        A mask of its own for each gate, or, with False, one for all of them. None is Keras's rule: the gates share
+        their masks as long as ``recurrent_dropout`` is 0, and have masks of their own with it, or with Keras's
+        ``implementation=1``, which is True here.
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+        Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
+        of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
+        draws give successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared.
+        Two objects with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
     always : bool
         Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).
 
@@ -241,7 +248,7 @@ class RecurrentDropout(Stochastic):
     dropout, recurrent_dropout : float
         May be set between batches: the call numbers that follow do not depend on them.
     gates, per_gate
-        As given.
+        As given. The rule that None stands for is looked at in each ``draw``, with the rates that hold then.
     rng : PhiloxStream
         The stream. It can be set later, to all that the parameter may be.
     training : bool
@@ -256,7 +263,8 @@ class RecurrentDropout(Stochastic):
     -----
     In training each ``draw`` takes two call numbers of the stream, whatever the rates. The first gives the mask of the
     input, ``DropoutMask((gates, batch, features), dropout, key=rng.key, call=call)``, and the second that of the state,
-    of shape (gates, batch, units) and rate ``recurrent_dropout``. With ``per_gate=False`` the first axis is left out.
+    of shape (gates, batch, units) and rate ``recurrent_dropout``. Where the gates share their masks the first axis is
+    left out: what all see then is what the first gate would see of masks of its own.
 
     A rate of 1 drops everything.
 
@@ -289,23 +297,26 @@ class RecurrentDropout(Stochastic):
         recurrent_dropout: float = 0.0,
         *,
         gates: int = 4,
-        per_gate: bool = True,
+        per_gate: bool | None = None,
         rng: RNG = None,
         always: bool = False,
     ) -> None:
         self.dropout = dropout
         self.recurrent_dropout = recurrent_dropout
         self.gates: int = _arguments.count(gates, "gates")
-        self.per_gate: bool = _arguments.flag(per_gate, "per_gate")
+        self.per_gate: bool | None = None if per_gate is None else _arguments.flag(per_gate, "per_gate")
         super().__init__(rng, always)
 
-    def draw(self, batch: int, features: int, units: int) -> RecurrentMasks:
+    def draw(self, batch: int, features: int, units: int, training: bool | None = None) -> RecurrentMasks:
         """The masks of the next batch.
 
         Parameters
         ----------
         batch, features, units : int
             How many sequences there are, and how long the input and the state of one step of one of them are.
+        training : bool, optional
+            Whether to draw for this batch, whatever ``training``, ``always`` and ``fastdrop.stochastic`` say. None
+            leaves it to them.
 
         Returns
         -------
@@ -315,8 +326,9 @@ class RecurrentDropout(Stochastic):
         batch = _arguments.unsigned(batch, "batch", 31)
         features = _arguments.unsigned(features, "features", 31)
         units = _arguments.unsigned(units, "units", 31)
-        gates, per_gate = self.gates, self.per_gate
-        if not self.is_stochastic:
+        gates, dropout, recurrent_dropout = self.gates, self.dropout, self.recurrent_dropout
+        per_gate = recurrent_dropout > 0.0 if self.per_gate is None else self.per_gate
+        if not self._draws(training):
             return RecurrentMasks(
                 GateMasks(gates, batch, features, per_gate, 0.0, 0, 0),
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),
@@ -325,8 +337,8 @@ class RecurrentDropout(Stochastic):
         drawn = [stream.next_draw(), stream.next_draw()]
         try:
             return RecurrentMasks(
-                GateMasks(gates, batch, features, per_gate, self.dropout, *drawn[0]),
-                GateMasks(gates, batch, units, per_gate, self.recurrent_dropout, *drawn[1]),
+                GateMasks(gates, batch, features, per_gate, dropout, *drawn[0]),
+                GateMasks(gates, batch, units, per_gate, recurrent_dropout, *drawn[1]),
             )
         except BaseException:
             for draw in reversed(drawn):

@@ -42,15 +42,15 @@ def _expanded(index: Any, shape: tuple[int, ...]) -> list[Any]:
 def _range(at: Any, length: int) -> tuple[int, int | None]:
     """First element and number of them; no number for an int, which takes its dimension away."""
     if isinstance(at, slice):
-        if at.step not in (None, 1):
-            raise ValueError(f"a mask can be sliced without steps only, got {at}")
         try:
-            bounds = [None if bound is None else operator.index(bound) for bound in (at.start, at.stop)]
+            start, stop, step = (None if n is None else operator.index(n) for n in (at.start, at.stop, at.step))
         except TypeError:
             raise TypeError(f"a mask's slice must have ints as bounds, got {at}") from None
-        if any(bound is not None and not -length <= bound <= length for bound in bounds):
+        if step not in (None, 1):
+            raise ValueError(f"a mask can be sliced without steps only, got {at}")
+        if any(bound is not None and not -length <= bound <= length for bound in (start, stop)):
             raise ValueError(f"a mask's slice must stay within its dimension of length {length}, got {at}")
-        first, last, _ = slice(*bounds).indices(length)
+        first, last, _ = slice(start, stop).indices(length)
         return first, max(last - first, 0)
     if not _arguments.is_index(at):
         raise TypeError(f"a mask takes slices without steps, ints and an Ellipsis as indices, got {at!r}")

@@ -122,16 +122,21 @@ class Kernels(Protocol):
         operands: Operands,
         draw: Draw,
         index_map: IndexMap,
-        chunks: Chunks,
+        chunks: Chunks | None = None,
         from_front: bool = True,
         nontemporal: bool = False,
     ) -> None:
         """Do an operation with elements of ``operands.x``, in C order, chunk after chunk as long as there are any.
 
+        Without chunks it is the whole array. The records are those of ``fastdrop._backend``, which are C objects where
+        there is a compiled core.
+
         ``nontemporal`` asks for stores that bypass the caches, where there are such.
         """
 
-    def keep(self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks, from_front: bool = True) -> None:
+    def keep(
+        self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks | None = None, from_front: bool = True
+    ) -> None:
         """Write to the elements of a contiguous array, chunk after chunk, which of them are kept."""
 
     def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:

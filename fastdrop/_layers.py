@@ -14,13 +14,14 @@ from typing import Any, ClassVar, Generic, SupportsIndex, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _functions, _noise
+from fastdrop import _arguments, _blocks, _functions, _noise
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._blocks import BlockMask
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
 from fastdrop._training import Stochastic
 
-Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask)
+Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask | BlockMask)
 # None before the first forward pass, which nobody who has had one should have to rule out.
 MaybeNone: TypeAlias = Any
 
@@ -28,17 +29,21 @@ MaybeNone: TypeAlias = Any
 _PARAMETERS = {
     "rate": """
 rate : float
-    The probability to drop, from 0 to 1. It can be set later, and holds from the next forward pass on.""",
+    The probability to drop, from 0 to 1. It can be set later, as ``keep_prob`` can, and holds from the next forward
+    pass on.""",
     "stddev": """
 stddev : float
     The standard deviation of the noise, at least 0. It can be set later, and holds from the next forward pass on.""",
+    "block_size": """
+block_size : int
+    The side of the squares, at least 1. Where a map is smaller, it is the shorter side of the map.""",
     "keep_prob": """
 keep_prob : float, optional
-    ``1 - rate``, instead of it.""",
+    ``1 - rate``, instead of it: kept elements are divided by just this number.""",
     "noise_shape": """
 noise_shape : sequence of int or None, optional
-    The shape in which the mask is drawn and then broadcast: one length a dimension, 1 (one decision along this
-    dimension) or the array's own, which None stands for.""",
+    The shape in which the mask is drawn and then broadcast. Each length is 1 (one decision along this dimension) or the
+    array's own, which None stands for; lengths that are missing on the left are 1.""",
     "shared_axes": """
 shared_axes : int or sequence of int, optional
     The axes along which one decision holds, instead of ``noise_shape``.""",
@@ -46,14 +51,14 @@ shared_axes : int or sequence of int, optional
 mode : {"upscale_in_train", "downscale_in_infer"}
     Divide by ``1 - rate`` in training, or multiply by it in inference.""",
     "data_format": """
-data_format : {"channels_first", "channels_last"}
+data_format : {"channels_last", "channels_first"}
     Which axis holds the channels.""",
     "rng": """
-rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-    Where the layer's stream comes from. None takes fresh entropy from the operating system. An int or a SeedSequence
-    is the seed of the stream: unlike for the function, where it names one mask, successive calls give successive masks.
-    A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two layers with the same seed
-    draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.""",
+rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    Where the layer's stream comes from. None takes fresh entropy from the operating system. An int, a sequence of int
+    or a SeedSequence is the seed of the stream: unlike for the function, where it names one mask, successive calls give
+    successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two layers with
+    the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.""",
     "always": """
 always : bool
     Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).""",
@@ -102,18 +107,22 @@ class _Layer(Stochastic, Generic[Mask]):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if cls.__doc__ is not None and "{parameters}" in cls.__doc__:
+        # A user's docstring is the user's, whatever stands in it.
+        if cls.__module__ == __name__ and cls.__doc__ is not None and "{parameters}" in cls.__doc__:
             parameters = "".join(_PARAMETERS[name] for name in inspect.signature(cls).parameters)
             shared = f"Parameters\n----------{parameters}\n{_ATTRIBUTES.format(mask=cls._mask_type)}"
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
 
-    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+    def forward(self, x: npt.ArrayLike, training: bool | None = None) -> np.ndarray:
         """The function's result for x, which is left as it is; ``mask`` becomes what was drawn for it.
 
         Parameters
         ----------
         x : array_like of float16, bfloat16, float32 or float64
             Of a shape that the function takes.
+        training : bool, optional
+            Whether to draw in this pass, whatever ``training``, ``always`` and ``fastdrop.stochastic`` say. None leaves
+            it to them.
 
         Returns
         -------
@@ -122,13 +131,14 @@ class _Layer(Stochastic, Generic[Mask]):
         """
         y: np.ndarray
         y, self.mask = self._function(
-            x, **self._amount, training=self.is_stochastic, rng=self._stream, return_mask=True, **self._options
+            x, **self._amount, training=self._draws(training), rng=self._stream, return_mask=True, **self._options
         )
         return y
 
-    def __call__(self, x: npt.ArrayLike) -> np.ndarray:
+    def __call__(self, x: npt.ArrayLike, training: bool | None = None) -> np.ndarray:
         """The same as ``forward``."""
-        return self.forward(x)
+        # The forward pass of a subclass need not know of training.
+        return self.forward(x) if training is None else self.forward(x, training=training)
 
     def backward(self, dy: npt.ArrayLike) -> np.ndarray:
         """The gradient with respect to the last x, of the gradient with respect to its result.
@@ -159,6 +169,8 @@ class _Layer(Stochastic, Generic[Mask]):
 class _RateLayer(_Layer[Mask]):
     """A layer that drops at a rate."""
 
+    _EXACT = ("keep_prob",)
+
     def __init__(self, rate: object, keep_prob: object, rng: RNG, always: bool, **options: object) -> None:
         super().__init__(self._checked_amount(rate, keep_prob), rng, always, **options)
 
@@ -177,9 +189,34 @@ class _RateLayer(_Layer[Mask]):
 
     @rate.setter
     def rate(self, rate: Number) -> None:
-        amount = self._checked_amount(rate)
-        if amount["rate"] != self.rate:  # which may have been given as a keep_prob, more exactly
+        self._amount = self._checked_amount(rate)
+
+    @property
+    def keep_prob(self) -> float:
+        return self._amount["keep_prob"] if "keep_prob" in self._amount else 1.0 - self._amount["rate"]
+
+    @keep_prob.setter
+    def keep_prob(self, keep_prob: Number) -> None:
+        self._amount = self._checked_amount(DEFAULT_RATE, keep_prob)
+
+    def state_dict(self) -> dict[str, Any]:
+        exact = {name: value for name, value in self._amount.items() if name in self._EXACT}
+        return super().state_dict() | exact
+
+    def _prepared_for(self, values: dict[str, object]) -> Callable[[], None]:
+        amount = self._checked_amount(values["rate"])
+        if "keep_prob" in values:
+            exact = self._checked_amount(DEFAULT_RATE, values["keep_prob"])
+            if 1.0 - exact.get("keep_prob", 1.0 - amount["rate"]) != amount["rate"]:
+                raise ValueError(f"keep_prob must be 1 - rate, got {values['keep_prob']!r} and {values['rate']!r}")
+            amount = exact
+        load_rest = super()._prepared_for(values)
+
+        def load() -> None:
+            load_rest()
             self._amount = amount
+
+        return load
 
     def _checked(self, name: str, value: object) -> float:
         return self._checked_rate(value).rate
@@ -199,15 +236,30 @@ class _PlainLayer(_RateLayer[Mask]):
         super().__init__(rate, keep_prob, rng, always)
 
 
-class _SpatialLayer(_RateLayer[DropoutMask]):
-    """A layer that drops whole channels."""
+class _ShapedLayer(_RateLayer[Mask]):
+    """A layer whose function takes a rate and a noise_shape."""
 
     def __init__(
         self,
         rate: Number = DEFAULT_RATE,
         *,
         keep_prob: Number | None = None,
-        data_format: _functions.DataFormat = "channels_first",
+        noise_shape: Iterable[SupportsIndex | None] | None = None,
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        super().__init__(rate, keep_prob, rng, always, noise_shape=_arguments.noise_pattern(noise_shape))
+
+
+class _SpatialLayer(_RateLayer[DropoutMask]):
+    """A layer that drops whole channels of a batch, as Keras's do."""
+
+    def __init__(
+        self,
+        rate: Number = DEFAULT_RATE,
+        *,
+        keep_prob: Number | None = None,
+        data_format: _functions.DataFormat = "channels_last",
         rng: RNG = None,
         always: bool = False,
     ) -> None:
@@ -274,8 +326,8 @@ class Dropout(_RateLayer[DropoutMask]):
         )
 
 
-class SpatialDropout1D(_SpatialLayer):
-    """``fastdrop.dropout1d`` as a layer: whole channels of (N, C, L), or of (N, L, C) with channels last.
+class Dropout1d(_PlainLayer[DropoutMask]):
+    """``fastdrop.dropout1d`` as a layer, and PyTorch's of this name: whole channels of (N, C, L) or (C, L).
 
     {parameters}
     """
@@ -283,8 +335,10 @@ class SpatialDropout1D(_SpatialLayer):
     _function = staticmethod(_functions.dropout1d)
 
 
-class SpatialDropout2D(_SpatialLayer):
-    """``fastdrop.dropout2d`` as a layer: whole channels of (N, C, H, W), or of (N, H, W, C) with channels last.
+class Dropout2d(_PlainLayer[DropoutMask]):
+    """``fastdrop.dropout2d`` as a layer, and PyTorch's of this name: whole channels of (N, C, H, W) or (C, H, W).
+
+    Three dimensions are one image here, and for now (N, C, L) in PyTorch, which warns: that is ``Dropout1d``.
 
     {parameters}
     """
@@ -292,8 +346,8 @@ class SpatialDropout2D(_SpatialLayer):
     _function = staticmethod(_functions.dropout2d)
 
 
-class SpatialDropout3D(_SpatialLayer):
-    """``fastdrop.dropout3d`` as a layer: whole channels of (N, C, D, H, W), or of (N, D, H, W, C) with channels last.
+class Dropout3d(_PlainLayer[DropoutMask]):
+    """``fastdrop.dropout3d`` as a layer, and PyTorch's of this name: whole channels of (N, C, D, H, W) or (C, D, H, W).
 
     {parameters}
     """
@@ -301,13 +355,84 @@ class SpatialDropout3D(_SpatialLayer):
     _function = staticmethod(_functions.dropout3d)
 
 
-class DropPath(_PlainLayer[DropoutMask]):
+class DropBlock2d(_RateLayer[BlockMask]):
+    """``fastdrop.drop_block2d`` as a layer: drops squares of the channels of (N, C, H, W) or (C, H, W).
+
+    timm and torchvision have it by this name; timm's rate is 0.1 if you say nothing.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_blocks.drop_block2d)
+    _mask_type = "BlockMask"
+
+    def __init__(
+        self,
+        rate: Number = DEFAULT_RATE,
+        block_size: SupportsIndex = _blocks.BLOCK_SIZE,
+        *,
+        keep_prob: Number | None = None,
+        data_format: _functions.DataFormat = "channels_first",
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        formats = _functions.CHANNELS_FIRST, _functions.CHANNELS_LAST
+        super().__init__(
+            rate,
+            keep_prob,
+            rng,
+            always,
+            block_size=_arguments.count(block_size, "block_size"),
+            data_format=_arguments.one_of(data_format, "data_format", formats),
+        )
+
+
+class SpatialDropout1D(_SpatialLayer):
+    """Keras's layer of this name: drops features of whole sequences (N, L, C), or (N, C, L) with channels first.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.spatial_dropout("L"))
+
+
+class SpatialDropout2D(_SpatialLayer):
+    """Keras's layer of this name: drops channels of (N, H, W, C), or (N, C, H, W) with channels first.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.spatial_dropout("HW"))
+
+
+class SpatialDropout3D(_SpatialLayer):
+    """Keras's layer of this name: drops channels of (N, D, H, W, C), or (N, C, D, H, W) with channels first.
+
+    {parameters}
+    """
+
+    _function = staticmethod(_functions.spatial_dropout("DHW"))
+
+
+class DropPath(_RateLayer[DropoutMask]):
     """``fastdrop.drop_path`` as a layer: drops whole samples, at the end of a residual branch.
 
     {parameters}
     """
 
     _function = staticmethod(_functions.drop_path)
+
+    def __init__(
+        self,
+        rate: Number = DEFAULT_RATE,
+        *,
+        keep_prob: Number | None = None,
+        mode: _functions.Mode = "upscale_in_train",
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        checked_mode = _arguments.one_of(mode, "mode", (_functions.UPSCALE, _functions.DOWNSCALE))
+        super().__init__(rate, keep_prob, rng, always, mode=checked_mode)
 
 
 class DropConnect(_PlainLayer[DropoutMask]):
@@ -328,7 +453,7 @@ class EmbeddingDropout(_PlainLayer[DropoutMask]):
     _function = staticmethod(_functions.embedding_dropout)
 
 
-class AlphaDropout(_PlainLayer[AlphaMask]):
+class AlphaDropout(_ShapedLayer[AlphaMask]):
     """``fastdrop.alpha_dropout`` as a layer: keeps mean and variance, for networks with SELU.
 
     {parameters}
@@ -348,7 +473,7 @@ class FeatureAlphaDropout(_PlainLayer[AlphaMask]):
     _mask_type = "AlphaMask"
 
 
-class GaussianDropout(_PlainLayer[GaussianMask]):
+class GaussianDropout(_ShapedLayer[GaussianMask]):
     """``fastdrop.gaussian_dropout`` as a layer: multiplies by normal numbers of mean 1. The rate must be below 1.
 
     {parameters}
@@ -375,8 +500,16 @@ class GaussianNoise(_Layer[GaussianMask]):
     _mask_type = "GaussianMask"
     _NUMBERS = ("stddev",)
 
-    def __init__(self, stddev: Number, *, rng: RNG = None, always: bool = False) -> None:
-        super().__init__({"stddev": _arguments.standard_deviation(stddev)}, rng, always)
+    def __init__(
+        self,
+        stddev: Number,
+        *,
+        noise_shape: Iterable[SupportsIndex | None] | None = None,
+        rng: RNG = None,
+        always: bool = False,
+    ) -> None:
+        amount = {"stddev": _arguments.standard_deviation(stddev)}
+        super().__init__(amount, rng, always, noise_shape=_arguments.noise_pattern(noise_shape))
 
     @property
     def stddev(self) -> float:

@@ -6,23 +6,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import TYPE_CHECKING, Any, NoReturn, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _engine, _geometry, _indexing
-from fastdrop._arguments import Number, Rate
-from fastdrop._kernels import Draw, IndexMap, Operands, Operation
+from fastdrop import _arguments, _backend, _engine, _foreign, _geometry, _indexing
+from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._kernels import IndexMap, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# What a mask may be asked as an array of booleans. Arithmetic with these would drop and not scale.
+_LOGIC = (
+    *(np.equal, np.not_equal, np.logical_and, np.logical_or, np.logical_xor, np.logical_not),
+    *(np.bitwise_and, np.bitwise_or, np.bitwise_xor, np.invert),
+)
 
 
 class _Mask(_backend.MaskState):
     """What masks of all kinds have in common: the part at an index, equality, immutability."""
 
     __slots__ = ()
+    _is_factor: ClassVar[bool] = False  # whether to apply it is to multiply each element by 0 or by the scale
     __iter__ = None  # indexing raises ValueError, which the old iteration protocol does not expect
 
     @property
@@ -33,6 +40,13 @@ class _Mask(_backend.MaskState):
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def noise_shape(self) -> tuple[int, ...] | None:
+        return _geometry.noise_shape_of(self.shape, self._strides)
+
+    def _noise_shape_in_repr(self) -> str:
+        return "" if self.noise_shape is None else f", noise_shape={self.noise_shape}"
+
     def _numbers(self) -> tuple[Any, ...]:
         """What there is beside the key, the call number and the places of the elements, in the order of ``_made``."""
         raise NotImplementedError
@@ -40,9 +54,6 @@ class _Mask(_backend.MaskState):
     def _packed_numbers(self) -> Any:
         """The same in a pickle."""
         return self._numbers()
-
-    def _draw(self) -> Draw:
-        raise NotImplementedError
 
     def _index_map(self) -> IndexMap:
         raise NotImplementedError
@@ -57,15 +68,13 @@ class _Mask(_backend.MaskState):
     def _changes_nothing(self) -> bool:
         raise NotImplementedError
 
-    def _checked(self, x: object, out: object, name: str) -> np.ndarray:
-        """x, as an array that the mask can be applied to, with the result in out."""
-        array = _arguments.float_array(x, name)
-        shape = _arguments.bare(array).shape
+    def _checked(self, x: object, out: np.ndarray | None, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """x, as an array that the mask can be applied to, and out, if that is where the result goes."""
+        array = _arguments.operand(x, out, name)
+        shape = _foreign.bare(array).shape
         if shape != self.shape:
             raise ValueError(f"{name} must have the shape of the mask, {self.shape}, got {shape}")
-        if out is not None:
-            _arguments.output(out, array, name)
-        return array
+        return array, out if array is x else _engine.out_for_converted(array, out)
 
     def _applied(
         self,
@@ -79,7 +88,7 @@ class _Mask(_backend.MaskState):
         if self._changes_nothing() and other is None and operation is not Operation.RELU_DROPOUT:
             return _engine.copied(x, out)
         y = _engine.result_for(x) if out is None else out
-        operands = Operands(x, y, self._factor(), other, bias, *self._shift_and_fill())
+        operands = _backend.Operands(x, y, self._factor(), other, bias, *self._shift_and_fill())
         _engine.apply(operation, operands, self._draw(), self._index_map())
         return y
 
@@ -104,8 +113,7 @@ class _Mask(_backend.MaskState):
     @property
     def _is_whole(self) -> bool:
         """Whether it is not a part of another."""
-        noise_shape = _geometry.noise_shape_of(self.shape, self._strides)
-        return self._offset == 0 and self._strides == _geometry.strides_of(self.shape, noise_shape)
+        return self._offset == 0 and self._strides == _geometry.strides_of(self.shape, self.noise_shape)
 
     def _state(self) -> tuple[Any, ...]:
         return self.shape, self._strides, self._offset, self.key, self.call, *self._numbers()
@@ -129,11 +137,25 @@ class _Mask(_backend.MaskState):
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"masks are immutable: {name} cannot be deleted")
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """What NumPy's functions and operators do with a mask: logic, and ``where=mask``, but no arithmetic."""
+        drawn, out = [isinstance(value, _Mask) for value in inputs], options.get("out", ())
+        if (any(drawn) and ufunc not in _LOGIC) or any(isinstance(value, _Mask) for value in out):
+            otherwise = ", or x * mask.to_array(x.dtype)" if self._is_factor else ""
+            raise TypeError(
+                f"{type(self).__name__} cannot stand in numpy.{ufunc.__name__}, which would lose its scale: "
+                f"use mask.apply(x){otherwise}, or np.asarray(mask) for what was drawn"
+            )
+        arrays = [np.asarray(value) if is_mask else value for value, is_mask in zip(inputs, drawn, strict=True)]
+        if isinstance(options.get("where"), _Mask):
+            options["where"] = np.asarray(options["where"])
+        return getattr(ufunc, method)(*arrays, **options)
+
     def _described(self, text: str) -> str:
         return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
 
 
-class DropoutMask(_Mask, _backend.DropoutState):
+class DropoutMask(_backend.DropoutState, _Mask):
     """The mask of one draw, without its memory: a recipe of a few numbers, carried out when needed.
 
     Applied again it gives the same zeros at the same places, so it is what a backward pass needs, and a part of it
@@ -145,24 +167,25 @@ class DropoutMask(_Mask, _backend.DropoutState):
         The shape of the arrays that it applies to.
     rate : float
         The probability to drop, from 0 to 1.
+    keep_prob : float, optional
+        ``1 - rate``, instead of it.
     key : int
         64 bits, as ``PhiloxStream.key``.
     call : int
         The number of the draw, below 2**56.
     noise_shape : sequence of int or None, optional
-        The shape in which the mask is drawn: one length a dimension, 1 (one decision along this dimension) or the
-        array's own, which None stands for.
+        The shape in which the mask is drawn and then broadcast. Each length is 1 (one decision along this dimension) or
+        the array's own, which None stands for; lengths that are missing on the left are 1.
     scale : float, optional
-        What kept elements are multiplied by. ``1 / (1 - rate)`` by default, which keeps the expected value; 1 for the
+        What kept elements are multiplied by. ``1 / keep_prob`` by default, which keeps the expected value; 1 for the
         form of dropout that scales at inference instead.
 
     Attributes
     ----------
-    shape, rate, key, call, noise_shape, scale
-        As given; ``noise_shape`` with its None filled in, and None where it is ``shape``. ``key`` and ``call`` are
-        None for a mask made by ``from_array``. ``scale`` is 0 at rate 1, where nothing is kept, unless it was given.
-    keep_prob : float
-        The probability to keep: ``1 - rate``, or what the function that drew the mask was given.
+    shape, rate, keep_prob, key, call, noise_shape, scale
+        As given; of ``rate`` and ``keep_prob`` the one that was not given is 1 minus the other. ``noise_shape`` with
+        all its lengths, and None where it is ``shape``. ``key`` and ``call`` are None for a mask made by
+        ``from_array``. ``scale`` is 0 at rate 1, where nothing is kept, unless it was given.
     threshold : int
         An element is dropped iff its 32 random bits are below this: ``rate * 2**32``, rounded, ties to even.
 
@@ -177,12 +200,14 @@ class DropoutMask(_Mask, _backend.DropoutState):
     """
 
     __slots__ = ()
+    _is_factor = True
 
     def __init__(
         self,
         shape: SupportsIndex | Sequence[SupportsIndex],
-        rate: Number,
+        rate: Number = DEFAULT_RATE,
         *,
+        keep_prob: Number | None = None,
         key: SupportsIndex,
         call: SupportsIndex = 0,
         noise_shape: Sequence[SupportsIndex | None] | None = None,
@@ -190,7 +215,7 @@ class DropoutMask(_Mask, _backend.DropoutState):
     ) -> None:
         lengths = _arguments.mask_shape(shape)
         noise = _arguments.noise_lengths(noise_shape, lengths)
-        checked = _arguments.rate_of(rate)
+        checked = _arguments.rate_of(rate, keep_prob)
         number = self._usual_scale(checked) if scale is None else _arguments.finite(scale, "scale")
         self._place(
             lengths,
@@ -202,39 +227,55 @@ class DropoutMask(_Mask, _backend.DropoutState):
         self._decide(*checked, number, None)
 
     @classmethod
-    def from_array(cls, keep: npt.ArrayLike, rate: Number) -> Self:
-        """A mask from booleans that somebody else drew, for example to replay a published result.
+    def from_array(cls, keep: npt.ArrayLike, rate: Number = DEFAULT_RATE, *, keep_prob: Number | None = None) -> Self:
+        """A mask that somebody else drew, for example to replay a published result.
 
         Parameters
         ----------
-        keep : array_like of bool
-            True where an element is kept. It is packed to one bit an element.
+        keep : array_like of bool, or of float16, bfloat16, float32 or float64
+            True where an element is kept. It is packed to one bit an element. Numbers are a mask that carries its
+            scale, as thinc and Chainer have it, and ``to_array``: each is 0 or the scale, which is at least 1.
         rate : float
-            Sets the scale of the kept elements, 1 / (1 - rate), and nothing else; 0 leaves them as they are.
+            Sets the scale of the kept elements, 1 / (1 - rate), and nothing else; 0 leaves them as they are. Booleans
+            need it, or the ``keep_prob``; numbers say it themselves.
+        keep_prob : float, optional
+            ``1 - rate``, instead of it.
+
+        Examples
+        --------
+        >>> import numpy as np, fastdrop
+        >>> fastdrop.DropoutMask.from_array([True, False, True], 0.5).apply(np.full(3, 10.0))
+        array([20.,  0., 20.])
+        >>> fastdrop.DropoutMask.from_array([2.0, 0.0, 2.0])
+        <DropoutMask from an array: shape=(3,), rate=0.5>
         """
+        if isinstance(keep, np.ndarray):
+            _foreign.refuse_subclass(keep, "keep must be a plain ndarray", "keep")
+        else:
+            _foreign.refuse(keep, "keep must be an array of bool", "keep")
         array = np.asarray(keep)
+        is_rate_given = not isinstance(rate, _arguments.UnsetRate) or keep_prob is not None
+        if array.dtype != np.bool_ and (is_rate_given or not cls._is_factor):
+            raise TypeError(
+                f"keep must be an array of bool, got dtype {array.dtype}: pass keep.astype(bool)"
+                f"{', or a mask that carries its scale and no rate' if cls._is_factor else ''}"
+            )
         if array.dtype != np.bool_:
-            raise TypeError(f"keep must be an array of bool, got dtype {array.dtype}: pass keep.astype(bool)")
-        checked = _arguments.rate_of(rate)
+            scale = _scale_in(_arguments.float_array(array, "keep"))
+            checked = Rate(0.0 if scale == 1.0 else 1.0 - 1.0 / scale, 1.0 / scale) if scale > 0.0 else Rate(1.0, 0.0)
+            return cls._of_booleans(array != 0, checked, scale)
+        if not is_rate_given:
+            raise TypeError("rate or keep_prob must be given where keep is an array of bool, to set the scale")
+        checked = _arguments.rate_of(rate, keep_prob)
         if checked.rate == 1.0 and array.any():
             raise ValueError("rate must be below 1 where keep keeps any element, because the scale is 1 / (1 - rate)")
-        bits = np.packbits(array, axis=None, bitorder="little").tobytes()
-        return cls._made(array.shape, None, 0, None, None, *checked, cls._usual_scale(checked), bits)
+        return cls._of_booleans(array, checked, cls._usual_scale(checked))
 
     @classmethod
-    def _made(
-        cls,
-        shape: tuple[int, ...],
-        strides: tuple[int, ...] | None,
-        offset: int,
-        key: int | None,
-        call: int | None,
-        *numbers: Any,
-    ) -> Self:
-        mask = cls.__new__(cls)
-        mask._place(shape, strides, offset, key, call)
-        mask._decide(*numbers)
-        return mask
+    def _of_booleans(cls, keep: np.ndarray, rate: Rate, scale: float) -> Self:
+        """The mask of booleans that have been checked."""
+        bits = np.packbits(keep, axis=None, bitorder="little").tobytes()
+        return cls._made(keep.shape, None, 0, None, None, *rate, scale, bits)
 
     def _numbers(self) -> tuple[float, float, float, bytes | None]:
         return self.rate, self.keep_prob, self.scale, self._bits
@@ -244,43 +285,39 @@ class DropoutMask(_Mask, _backend.DropoutState):
         numbers = self._numbers()
         return self.rate if numbers == (*usual, self._usual_scale(usual), None) else numbers
 
+    def _unscaled(self) -> Self:
+        """The same decisions, of which kept elements stay as they are."""
+        place = self.shape, self._strides, self._offset, self.key, self.call
+        return self._made(*place, self.rate, self.keep_prob, 1.0, self._bits)
+
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
         """What follows from the rate."""
-        return 1.0 / rate.keep_prob if rate.keep_prob > 0.0 else 0.0
+        return rate.scale
 
     @staticmethod
     def _checked_numbers(rate: Any, keep_prob: Any, scale: Any, bits: Any) -> tuple[float, float, float, bytes | None]:
         """Those of a state, in the order of ``_made``."""
         if bits is not None and not isinstance(bits, bytes):
             raise TypeError(f"a mask's state must have its bits as bytes, got {bits!r}")
-        return (
-            _arguments.probability(rate, "rate"),
-            _arguments.probability(keep_prob, "keep_prob"),
-            _arguments.finite(scale, "scale"),
-            bits,
-        )
+        dropped, kept = _arguments.probability(rate, "rate"), _arguments.probability(keep_prob, "keep_prob")
+        if kept != 1.0 - dropped and dropped != 1.0 - kept:
+            raise ValueError(f"a mask's state must have probabilities whose sum is 1, got {dropped} and {kept}")
+        return dropped, kept, _arguments.finite(scale, "scale"), bits
 
     # What follows from the parameters
 
-    @property
-    def noise_shape(self) -> tuple[int, ...] | None:
-        return _geometry.noise_shape_of(self.shape, self._strides)
-
-    def _draw(self) -> Draw:
-        return Draw(self.key or 0, self.call or 0, self.threshold)
-
     def _index_map(self) -> IndexMap:
         if self._bits is None and self._is_in_order:
-            return IndexMap(self._offset)
+            return _backend.IndexMap(self._offset) if self._offset else _engine.IN_ORDER
         dims = _geometry.dims_of(self.shape, self._strides)
         if self._bits is not None:
-            return IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
+            return _backend.IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
         span = 0 if dims is None else _geometry.shared_span(dims)
         if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
             with contextlib.suppress(MemoryError):  # without these bits it takes longer
-                return IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
-        return IndexMap(self._offset, dims)
+                return _backend.IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
+        return _backend.IndexMap(self._offset, dims)
 
     def _factor(self) -> float:
         return self.scale
@@ -306,7 +343,7 @@ class DropoutMask(_Mask, _backend.DropoutState):
         ndarray
             ``x * scale`` where kept, +0 where dropped; ``out`` if given. At rate 0 it is x itself.
         """
-        return self._applied(Operation.DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
     @_backend.plain_apply
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
@@ -319,7 +356,7 @@ class DropoutMask(_Mask, _backend.DropoutState):
         out : ndarray, optional
             As in ``apply``.
         """
-        return self._applied(Operation.DROPOUT, self._checked(dy, out, "dy"), out)
+        return self._applied(Operation.DROPOUT, *self._checked(dy, out, "dy"))
 
     def packbits(self) -> npt.NDArray[np.uint8]:
         """The mask as one bit an element in C order, little bit order: what ``numpy.packbits`` makes of it.
@@ -332,6 +369,30 @@ class DropoutMask(_Mask, _backend.DropoutState):
         if self._bits is None and self._is_in_order:
             return _backend.running.keep_bits(self.size, self._draw(), self._offset)
         return np.packbits(np.asarray(self), axis=None, bitorder="little")
+
+    def to_array(self, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+        """The mask as numbers that carry its scale, as thinc and Chainer have masks: what elements are multiplied by.
+
+        ``x * mask.to_array(x.dtype)`` is ``mask.apply(x)`` for finite x of float32 and float64, but for the sign of
+        zeros. For float16 and bfloat16 ``apply`` multiplies in float32, and by the scale as float32 has it.
+
+        Parameters
+        ----------
+        dtype : float16, bfloat16, float32 or float64
+            What the scale is rounded to.
+
+        Returns
+        -------
+        ndarray of the mask's shape
+            ``scale`` where kept, 0 where dropped: of memory of its own, which the mask has not.
+
+        Examples
+        --------
+        >>> import numpy as np, fastdrop
+        >>> fastdrop.DropoutMask(6, 0.5, key=2026).to_array()
+        array([2., 2., 0., 0., 0., 2.], dtype=float32)
+        """
+        return self.apply(np.ones(self.shape, _arguments.float_dtype(dtype)))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
@@ -347,8 +408,9 @@ class DropoutMask(_Mask, _backend.DropoutState):
         scale = "" if is_usual else f", scale={self.scale}"
         if self._bits is not None:
             return f"<{name} from an array: shape={self.shape}, rate={self.rate}{scale}>"
-        noise = "" if self.noise_shape is None else f", noise_shape={self.noise_shape}"
-        return self._described(f"{name}({self.shape}, {self.rate}, key={self.key:#x}, call={self.call}{noise}{scale})")
+        amount = f"{self.rate}" if self.keep_prob == 1.0 - self.rate else f"keep_prob={self.keep_prob}"
+        draw = f"key={self.key:#x}, call={self.call}{self._noise_shape_in_repr()}"
+        return self._described(f"{name}({self.shape}, {amount}, {draw}{scale})")
 
 
 class AlphaMask(DropoutMask):
@@ -370,37 +432,43 @@ class AlphaMask(DropoutMask):
     """
 
     __slots__ = ()
+    _is_factor = False
 
     def __init__(
         self,
         shape: SupportsIndex | Sequence[SupportsIndex],
-        rate: Number,
+        rate: Number = DEFAULT_RATE,
         *,
+        keep_prob: Number | None = None,
         key: SupportsIndex,
         call: SupportsIndex = 0,
         noise_shape: Sequence[SupportsIndex | None] | None = None,
     ) -> None:
-        super().__init__(shape, rate, key=key, call=call, noise_shape=noise_shape)
+        super().__init__(shape, rate, keep_prob=keep_prob, key=key, call=call, noise_shape=noise_shape)
 
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
-        return alpha_numbers(rate.rate)[0]
+        return alpha_numbers(*rate)[0]
 
     def _shift_and_fill(self) -> tuple[float, float]:
-        return alpha_numbers(self.rate)[1:]
+        return alpha_numbers(self.rate, self.keep_prob)[1:]
 
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Alpha dropout by this mask: the forward pass again. Parameters as for ``DropoutMask.apply``."""
-        return self._applied(Operation.ALPHA_DROPOUT, self._checked(x, out, "x"), out)
+        return self._applied(Operation.ALPHA_DROPOUT, *self._checked(x, out, "x"))
+
+    def to_array(self, dtype: npt.DTypeLike = np.float32) -> NoReturn:
+        """Refused: alpha dropout shifts elements too, so no array of factors stands for its mask."""
+        raise TypeError("an AlphaMask has no array of factors, because it shifts elements too: use mask.apply(x)")
 
 
 @functools.lru_cache
-def alpha_numbers(rate: float) -> tuple[float, float, float]:
+def alpha_numbers(rate: float, keep_prob: float | None = None) -> tuple[float, float, float]:
     """Scale and shift of kept elements, and what dropped ones become, such that mean 0 and variance 1 stay.
 
-    With keep = 1 - rate and SELU's limit L for very negative input, values x with mean 0 and variance 1 have, once some
-    are set to L, the mean ``rate * L`` and the variance ``keep * (1 + rate * L**2)``. At rate 1 all become 0, to which
-    everything tends there.
+    With keep_prob = 1 - rate and SELU's limit L for very negative input, values x with mean 0 and variance 1 have, once
+    some are set to L, the mean ``rate * L`` and the variance ``keep_prob * (1 + rate * L**2)``. At rate 1 all become 0,
+    to which everything tends there.
 
     References
     ----------
@@ -409,10 +477,11 @@ def alpha_numbers(rate: float) -> tuple[float, float, float]:
     """
     if rate == 1.0:
         return 0.0, 0.0, 0.0
+    kept = 1.0 - rate if keep_prob is None else keep_prob
     limit = -1.0507009873554805 * 1.6732632423543772
-    scale = ((1.0 - rate) * (1.0 + rate * limit * limit)) ** -0.5
+    scale = (kept * (1.0 + rate * limit * limit)) ** -0.5
     shift = -scale * rate * limit
-    return scale, shift, scale * limit * (1.0 - rate)  # which is scale * limit + shift without its cancellation
+    return scale, shift, scale * limit * kept  # which is scale * limit + shift without its cancellation
 
 
 class GaussianMask(_Mask):
@@ -424,7 +493,7 @@ class GaussianMask(_Mask):
         The shape of the arrays that it applies to.
     stddev : float
         The standard deviation of the noise, at least 0.
-    key, call : int
+    key, call, noise_shape
         As for a ``DropoutMask``.
     additive : bool
         Whether the noise is added to the elements (``x + stddev * N``), or they are multiplied by one plus the noise
@@ -457,13 +526,15 @@ class GaussianMask(_Mask):
         *,
         key: SupportsIndex,
         call: SupportsIndex = 0,
+        noise_shape: Sequence[SupportsIndex | None] | None = None,
         additive: bool = False,
     ) -> None:
         lengths = _arguments.mask_shape(shape)
+        drawn = _arguments.noise_lengths(noise_shape, lengths)
         noise = _arguments.standard_deviation(stddev), _arguments.flag(additive, "additive")
         self._place(
             lengths,
-            None,
+            _geometry.strides_of(lengths, drawn),
             0,
             _arguments.unsigned(key, "key", _arguments.KEY_BITS),
             _arguments.unsigned(call, "call", _arguments.CALL_BITS),
@@ -501,11 +572,10 @@ class GaussianMask(_Mask):
     def additive(self) -> bool:
         return self._noise[1]
 
-    def _draw(self) -> Draw:
-        return Draw(self.key or 0, self.call or 0)
-
     def _index_map(self) -> IndexMap:
-        return IndexMap(self._offset, None if self._is_in_order else _geometry.dims_of(self.shape, self._strides))
+        return _backend.IndexMap(
+            self._offset, None if self._is_in_order else _geometry.dims_of(self.shape, self._strides)
+        )
 
     def _factor(self) -> float:
         return self.stddev
@@ -527,28 +597,44 @@ class GaussianMask(_Mask):
         ndarray
             Of x's shape and dtype, or ``out``. With a standard deviation of 0 it is x itself.
         """
-        return self._perturbed(self._checked(x, out, "x"), out)
+        return self._perturbed(*self._checked(x, out, "x"))
 
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x: dy times what x was multiplied by, or dy itself where noise was added."""
-        array = self._checked(dy, out, "dy")
+        array, out = self._checked(dy, out, "dy")
         return _engine.copied(array, out) if self.additive else self._perturbed(array, out)
 
     def _perturbed(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
         operation = Operation.GAUSSIAN_NOISE if self.additive else Operation.GAUSSIAN_DROPOUT
         return self._applied(operation, x, out)
 
+    def to_array(self, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
+        """What elements of a dtype are multiplied by, or what is added to them, as for ``DropoutMask.to_array``."""
+        kind = _arguments.float_dtype(dtype)
+        return self._perturbed(np.full(self.shape, 0 if self.additive else 1, kind), None)
+
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        """What elements are multiplied by, or what is added to them, in float32."""
+        """The same in float32."""
         if copy is False:
             raise ValueError("masks have no memory to share: np.asarray(mask) draws a new array")
-        factors = self._perturbed(np.full(self.shape, 0 if self.additive else 1, np.float32), None)
+        factors = self.to_array()
         return factors if dtype is None else factors.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
         additive = ", additive=True" if self.additive else ""
-        text = f"GaussianMask({self.shape}, {self.stddev}, key={self.key:#x}, call={self.call}{additive})"
-        return self._described(text)
+        draw = f"key={self.key:#x}, call={self.call}{self._noise_shape_in_repr()}"
+        return self._described(f"GaussianMask({self.shape}, {self.stddev}, {draw}{additive})")
+
+
+def _scale_in(array: np.ndarray) -> float:
+    """The scale of a mask that carries it: 0 where nothing is kept."""
+    scale = float(array.max(initial=0.0))
+    if not (scale == 0.0 or 1.0 <= scale < math.inf) or not ((array == 0) | (array == scale)).all():
+        raise ValueError(
+            "keep must hold 0 where an element is dropped and one number of at least 1, the scale, where it is kept; "
+            "for other numbers pass keep.astype(bool) and a rate"
+        )
+    return scale
 
 
 def _restored(

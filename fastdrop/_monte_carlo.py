@@ -7,6 +7,7 @@ ICML 2016. Their predictive mean and variance are the moments of the outputs of 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, TypeVar
@@ -14,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments
+from fastdrop import _arguments, _foreign, _streams
 from fastdrop._training import TrainingMode, kept_stochastic
 
 Input = TypeVar("Input")
@@ -58,7 +59,7 @@ class stochastic:
     Parameters
     ----------
     *layers : layers of this package
-        At least one.
+        At least one. A DropoutWrapper whose cell is a DropoutWrapper stands for both.
 
     Examples
     --------
@@ -81,18 +82,16 @@ class stochastic:
                     f"layers must be layers of fastdrop, each an argument of its own, got {layer!r} "
                     f"of type {type(layer).__name__}"
                 )
-        self._layers = frozenset(layers)
+        self._layers = layers
 
     def __enter__(self) -> None:
-        outer = kept_stochastic.get()
-        kept_stochastic.set((outer[0] | self._layers, outer))
+        found = (inner for layer in self._layers for inner in layer._with_all_inside())
+        kept_stochastic.enter(self, frozenset(found))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        outer = kept_stochastic.get()[1]
-        assert outer is not None
-        kept_stochastic.set(outer)
+        kept_stochastic.leave(self)
 
 
 def mc_predict(
@@ -126,6 +125,11 @@ def mc_predict(
     TypeError, ValueError
         For an argument or an output that cannot be.
 
+    Warns
+    -----
+    UserWarning
+        If f called dropout, but outside training only, and so gave the same output in all passes.
+
     Notes
     -----
     Moments are accumulated in float64, by the recurrence of B. P. Welford, "Note on a method for calculating corrected
@@ -147,15 +151,29 @@ def mc_predict(
         raise TypeError(f"f must be callable, got {f!r} of type {type(f).__name__}")
     n = _arguments.count(n, "n")
     return_samples = _arguments.flag(return_samples, "return_samples")
+    is_drawn: set[bool] = set()
+
+    def watched(x: Input) -> npt.ArrayLike:
+        with _streams.watching(is_drawn):
+            return f(x)
+
     if _arguments.flag(progress, "progress"):
         from fastdrop._tools.progress import Progress  # which few need, and no import of the package
 
         bar = Progress()
         try:
-            return _moments(f, x, n, return_samples, lambda k: bar.update(k / n, f"pass {k} of {n}"))
+            prediction = _moments(watched, x, n, return_samples, lambda k: bar.update(k / n, f"pass {k} of {n}"))
         finally:
             bar.clear()
-    return _moments(f, x, n, return_samples, lambda k: None)
+    else:
+        prediction = _moments(watched, x, n, return_samples, lambda k: None)
+    if is_drawn == {False} and not np.any(prediction.variance):
+        warnings.warn(
+            "nothing was drawn, so that all passes gave the same: call mc_predict within fastdrop.stochastic(*layers), "
+            "or make the layers with always=True",
+            stacklevel=2,
+        )
+    return prediction
 
 
 def _moments(
@@ -191,6 +209,11 @@ def _moments(
 
 def _output(y: object) -> np.ndarray:
     """What f returned, as an array, if its values are float64's."""
+    what_must_be = "f must return a real number or a plain array of such"
+    if isinstance(y, np.ndarray):
+        _foreign.refuse_subclass(y, what_must_be, "it")
+    else:
+        _foreign.refuse(y, what_must_be, "it")
     try:
         array = np.asarray(y)
     except ValueError as error:

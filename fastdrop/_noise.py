@@ -4,38 +4,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, Unpack, overload
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Literal, SupportsIndex, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdrop import _arguments, _prologue
 from fastdrop._arguments import DEFAULT_RATE, Number
-from fastdrop._functions import NoiseOptions, Options
+from fastdrop._functions import NoiseOptions, Options, ShapedOptions
 from fastdrop._kernels import Operation
 from fastdrop._masks import AlphaMask, GaussianMask
 from fastdrop._prologue import Lengths
 from fastdrop._streams import RNG
 
 
+class ShapedNoiseOptions(NoiseOptions, total=False):
+    """Those of ``gaussian_noise``. ``dropout`` explains them."""
+
+    noise_shape: Iterable[SupportsIndex | None] | None
+
+
 @overload
 def alpha_dropout(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ShapedOptions]
 ) -> np.ndarray: ...
 @overload
 def alpha_dropout(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ShapedOptions]
 ) -> tuple[np.ndarray, AlphaMask]: ...
 @overload
 def alpha_dropout(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ShapedOptions]
 ) -> np.ndarray | tuple[np.ndarray, AlphaMask]: ...
 def alpha_dropout(
     x: npt.ArrayLike,
     rate: Number = DEFAULT_RATE,
     *,
     keep_prob: Number | None = None,
+    noise_shape: Iterable[SupportsIndex | None] | None = None,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -49,6 +57,8 @@ def alpha_dropout(
         What comes out of SELU activations, of any shape.
     rate, keep_prob, training, rng, out
         As for ``dropout``. At rate 1 the result is zero, the limit of what it is before.
+    noise_shape : sequence of int or None, optional
+        The shape in which the mask is drawn and then broadcast, as for ``dropout``.
     return_mask : bool
         Return the mask too, an ``AlphaMask``, whose ``backward`` is the backward pass.
 
@@ -77,7 +87,10 @@ def alpha_dropout(
     >>> np.unique(dx[dropped])
     array([0.])
     """
-    return _alpha_dropout(x, rate, keep_prob, (training, rng, out, return_mask), None)
+    checked_rate = _arguments.rate_of(rate, keep_prob)
+    noise_shape_of = partial(_arguments.noise_lengths, noise_shape)
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), noise_shape_of=noise_shape_of)
+    return _prologue.dropped(call, checked_rate, Operation.ALPHA_DROPOUT, AlphaMask)
 
 
 @overload
@@ -125,50 +138,35 @@ def feature_alpha_dropout(
             [ 0.77919394,  0.77919394],
             [ 0.77919394,  0.77919394]]], dtype=float32)
     """
-    return _alpha_dropout(x, rate, keep_prob, (training, rng, out, return_mask), _by_feature)
 
+    def features(shape: tuple[int, ...]) -> Lengths:
+        if len(shape) < 2:
+            raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {shape}")
+        return _arguments.noise_lengths(shape[:2] + (1,) * (len(shape) - 2), shape)
 
-def _by_feature(shape: tuple[int, ...]) -> Lengths:
-    if len(shape) < 2:
-        raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {shape}")
-    return _arguments.noise_lengths(shape[:2] + (1,) * (len(shape) - 2), shape)
-
-
-def _alpha_dropout(
-    x: object,
-    rate: object,
-    keep_prob: object,
-    options: tuple[object, object, object, object],
-    noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None,
-) -> Any:
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    call = _prologue.checked({"x": x}, options, noise_shape_of=noise_shape_of)
-    return _prologue.finished(
-        call,
-        Operation.ALPHA_DROPOUT,
-        lambda key, number: call.mask(AlphaMask, checked_rate, key, number),
-        lambda: call.idle_mask(AlphaMask),
-        changes=checked_rate.rate > 0.0,
-    )
+    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(features, checked_rate))
+    return _prologue.dropped(call, checked_rate, Operation.ALPHA_DROPOUT, AlphaMask)
 
 
 @overload
 def gaussian_dropout(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[False] = ..., **options: Unpack[ShapedOptions]
 ) -> np.ndarray: ...
 @overload
 def gaussian_dropout(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: Literal[True], **options: Unpack[ShapedOptions]
 ) -> tuple[np.ndarray, GaussianMask]: ...
 @overload
 def gaussian_dropout(
-    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[Options]
+    x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ShapedOptions]
 ) -> np.ndarray | tuple[np.ndarray, GaussianMask]: ...
 def gaussian_dropout(
     x: npt.ArrayLike,
     rate: Number = DEFAULT_RATE,
     *,
     keep_prob: Number | None = None,
+    noise_shape: Iterable[SupportsIndex | None] | None = None,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -184,6 +182,8 @@ def gaussian_dropout(
         From 0 to less than 1.
     keep_prob, training, rng, out
         As for ``dropout``.
+    noise_shape : sequence of int or None, optional
+        The shape in which the normal numbers are drawn and then broadcast, as for ``dropout``.
     return_mask : bool
         Return the mask too, a ``GaussianMask``, whose ``backward`` is the backward pass.
 
@@ -216,25 +216,29 @@ def gaussian_dropout(
             "rate must be below 1, and keep_prob above 2**-54, for gaussian_dropout, whose variance is "
             f"rate / (1 - rate), got {given}"
         )
-    return _gaussian(x, math.sqrt(dropped / kept), False, (training, rng, out, return_mask))
+    call = _prologue.checked(
+        {"x": x}, (training, rng, out, return_mask), noise_shape_of=partial(_arguments.noise_lengths, noise_shape)
+    )
+    return _prologue.perturbed(call, math.sqrt(dropped / kept), additive=False)
 
 
 @overload
 def gaussian_noise(
-    x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[False] = ..., **options: Unpack[NoiseOptions]
+    x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[False] = ..., **options: Unpack[ShapedNoiseOptions]
 ) -> np.ndarray: ...
 @overload
 def gaussian_noise(
-    x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[True], **options: Unpack[NoiseOptions]
+    x: npt.ArrayLike, stddev: Number, *, return_mask: Literal[True], **options: Unpack[ShapedNoiseOptions]
 ) -> tuple[np.ndarray, GaussianMask]: ...
 @overload
 def gaussian_noise(
-    x: npt.ArrayLike, stddev: Number, *, return_mask: bool, **options: Unpack[NoiseOptions]
+    x: npt.ArrayLike, stddev: Number, *, return_mask: bool, **options: Unpack[ShapedNoiseOptions]
 ) -> np.ndarray | tuple[np.ndarray, GaussianMask]: ...
 def gaussian_noise(
     x: npt.ArrayLike,
     stddev: Number,
     *,
+    noise_shape: Iterable[SupportsIndex | None] | None = None,
     training: bool = True,
     rng: RNG = None,
     out: np.ndarray | None = None,
@@ -248,6 +252,8 @@ def gaussian_noise(
         Any shape and memory layout.
     stddev : float
         The standard deviation of the noise, at least 0, in the unit of x.
+    noise_shape : sequence of int or None, optional
+        The shape in which the normal numbers are drawn and then broadcast, as for ``dropout``.
     training, rng, out
         As for ``dropout``.
     return_mask : bool
@@ -268,15 +274,8 @@ def gaussian_noise(
     >>> [round(float(number), 3) for number in (y.mean(), y.std())]
     [20.0, 0.1]
     """
-    return _gaussian(x, _arguments.standard_deviation(stddev), True, (training, rng, out, return_mask))
-
-
-def _gaussian(x: object, stddev: float, additive: bool, options: tuple[object, object, object, object]) -> Any:
-    call = _prologue.checked({"x": x}, options)
-    return _prologue.finished(
-        call,
-        Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT,
-        lambda key, number: GaussianMask._made(call.shape, None, 0, key, number, stddev, additive),
-        lambda: GaussianMask._made(call.shape, None, 0, 0, 0, 0.0, additive),
-        changes=stddev > 0.0,
+    checked_stddev = _arguments.standard_deviation(stddev)
+    call = _prologue.checked(
+        {"x": x}, (training, rng, out, return_mask), noise_shape_of=partial(_arguments.noise_lengths, noise_shape)
     )
+    return _prologue.perturbed(call, checked_stddev, additive=True)

@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How every function of the family begins and ends, but for plain calls.
 
-It begins with a look at all arguments, always in the same order: rate or amount, arrays, shared axes, ``out``,
-``training``, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is drawn or
-written before all is known to be right. It ends with a draw, the mask of it, and the operation.
+It begins with a look at all arguments, always in the same order: rate or amount, x and ``out``, other arrays,
+``training``, shared axes, ``return_mask``, ``rng``. So the same mistake has the same message everywhere, and nothing is
+drawn or written before all is known to be right. It ends with a draw, the mask of it, and the operation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fastdrop import _arguments, _engine, _geometry, _streams
+from fastdrop import _arguments, _backend, _engine, _foreign, _geometry, _streams
 from fastdrop._arguments import Rate
 from fastdrop._kernels import Operation
-from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
+from fastdrop._masks import DropoutMask, GaussianMask, _Mask
 
 Lengths: TypeAlias = tuple[int, ...] | None
-D = TypeVar("D", DropoutMask, AlphaMask)
-M = TypeVar("M", DropoutMask, AlphaMask, GaussianMask)
+Groups: TypeAlias = Callable[[tuple[int, ...]], Lengths]
 
 KEEP_ALL = Rate(0.0, 1.0)
 DROP_ALL = Rate(1.0, 0.0)
+IDENTITIES_AT_0 = Operation.DROPOUT, Operation.ALPHA_DROPOUT
 
 
 class Call(NamedTuple):
@@ -44,26 +45,21 @@ class Call(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return _arguments.bare(self.x).shape
+        return _foreign.bare(self.x).shape
 
-    def mask(self, kind: type[D], rate: Rate, key: int, call: int, scale: float | None = None) -> D:
-        """The mask of a draw at a rate, with the scale that follows from it unless another is given."""
-        strides = None if self.noise_shape is None else _geometry.strides_of(self.shape, self.noise_shape)
-        number = kind._usual_scale(rate) if scale is None else scale
-        return kind._made(self.shape, strides, 0, key, call, *rate, number, None)
-
-    def idle_mask(self, kind: type[D], scale: float = 1.0) -> D:
-        """The mask of a call outside training, which drops nothing."""
-        rate = KEEP_ALL if scale != 0.0 else DROP_ALL  # 0 times infinity is no zero
-        return kind._made(self.shape, None, 0, 0, 0, *rate, scale, None)
+    @property
+    def strides(self) -> tuple[int, ...] | None:
+        """Those of the mask, None for what follows from x's shape."""
+        return None if self.noise_shape is None else _geometry.strides_of(self.shape, self.noise_shape)
 
 
 def checked(
     arrays: Mapping[str, object],
-    options: tuple[object, object, object, object],
+    options: tuple[object, object, np.ndarray | None, object],
     *,
     bias: tuple[object] | None = None,
-    noise_shape_of: Callable[[tuple[int, ...]], Lengths] | None = None,
+    noise_shape_of: Groups | None = None,
+    groups: tuple[Groups, Rate] | None = None,
 ) -> Call:
     """The arguments of a call, after its rate or amount.
 
@@ -77,71 +73,132 @@ def checked(
         The one that ``bias_dropout_add`` was given.
     noise_shape_of : callable, optional
         From the shape of the first array to that in which the mask is drawn, or to None where they are the same. It
-        raises ValueError for an array that the function does not take.
+        raises ValueError for what the caller said and the array has not.
+    groups : (callable, Rate), optional
+        The same for a function that says itself what drops together, with the rate. Which arrays it takes is a question
+        only where something is dropped: in training, at a rate above 0.
     """
     training, rng, out, return_mask = options
-    (name, given), *others = arrays.items()
-    x = _arguments.float_array(given, name)
+    names = iter(arrays)
+    name = next(names)
+    x = _arguments.operand(arrays[name], out, name)
     repeated_bias = None if bias is None else _arguments.repeated_bias(*bias, x)
     other = None
-    for other_name, other_given in others:
-        other = _arguments.same_kind(other_given, x, other_name, name)
-    noise_shape = None if noise_shape_of is None else noise_shape_of(_arguments.bare(x).shape)
+    for other_name in names:
+        other = _arguments.same_kind(arrays[other_name], x, other_name, name)
+    is_training = training if type(training) is bool else _arguments.flag(training, "training")
+    if groups is not None and is_training:
+        noise_shape_of = partial(_lengths_of_groups, *groups)
+    noise_shape = None if noise_shape_of is None else noise_shape_of(_foreign.bare(x).shape)
     return Call(
         x,
         other,
         repeated_bias,
         noise_shape,
-        None if out is None else _arguments.output(out, x, name),
-        _arguments.flag(training, "training"),
-        _arguments.flag(return_mask, "return_mask"),
+        out if x is arrays[name] else _engine.out_for_converted(x, out),
+        _streams.tell(is_training),
+        return_mask if type(return_mask) is bool else _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )
 
 
-def finished(
+def _lengths_of_groups(groups: Groups, rate: Rate, shape: tuple[int, ...]) -> Lengths:
+    try:
+        return groups(shape)
+    except ValueError:
+        if rate.rate > 0.0:
+            raise
+        return None
+
+
+def dropped(
     call: Call,
-    operation: Operation,
-    mask_of: Callable[[int, int], M],
-    idle_mask: Callable[[], M],
+    rate: Rate,
+    operation: Operation = Operation.DROPOUT,
+    kind: type[DropoutMask] = DropoutMask,
     *,
-    changes: bool = True,
+    scale: float | None = None,
+    idle_scale: float = 1.0,
 ) -> Any:
-    """Draw, do the operation, and return what the function returns.
+    """Draw a mask that drops at a rate, and do the operation with it; outside training with one that drops nothing.
 
     Parameters
     ----------
-    operation : Operation
-        What is done with the mask.
-    mask_of : callable
-        From a key and a call number to the mask.
-    idle_mask : callable
-        The mask outside training.
-    changes : bool
-        False where the operation leaves x as it is, whatever is drawn.
+    scale, idle_scale : float, optional
+        What kept elements are multiplied by in training, where it does not follow from the rate, and outside it.
+
+    Returns
+    -------
+    y or (y, mask)
+        What the function returns.
     """
     if not call.training:
-        mask = idle_mask()
-        y = mask._applied(operation, call.x, call.out, call.other, call.bias)
-        return (y, mask) if call.return_mask else y
-    # What takes much memory comes before the draw.
-    out = call.result() if changes else call.out
-    x = _engine.apart(call.x, out)
-    other = None if call.other is None else _engine.apart(call.other, out)
+        # A scale of 0 is that of a mask that drops all, because 0 times infinity is no zero.
+        idle = kind._made(call.shape, None, 0, 0, 0, *(KEEP_ALL if idle_scale != 0.0 else DROP_ALL), idle_scale)
+        return result(call, idle, operation, call.out)
+    is_identity = rate.rate == 0.0 and operation in IDENTITIES_AT_0
+    y = call.out if is_identity else call.result()
+    if scale is None:
+        scale = kind._usual_scale(rate)
+
+    def finish(call: Call, key: int, number: int) -> Any:
+        if y is not None and kind is DropoutMask and call.noise_shape is None and not call.return_mask:
+            # Nobody looks at the mask.
+            operands = _backend.Operands(call.x, y, scale, call.other, call.bias)
+            _engine.apply(operation, operands, _backend.Draw(key, number, rate.threshold))
+            return y
+        mask = kind._made(call.shape, call.strides, 0, key, number, *rate, scale)
+        return result(call, mask, operation, y)
+
+    return drawn(call, y, finish)
+
+
+def perturbed(call: Call, stddev: float, additive: bool) -> Any:
+    """The same for normal noise, which is added or multiplied."""
+    operation = Operation.GAUSSIAN_NOISE if additive else Operation.GAUSSIAN_DROPOUT
+    if not call.training:
+        idle = GaussianMask._made(call.shape, None, 0, 0, 0, 0.0, additive)
+        return result(call, idle, operation, call.out)
+    y = call.result() if stddev > 0.0 else call.out
+
+    def finish(call: Call, key: int, number: int) -> Any:
+        return result(
+            call, GaussianMask._made(call.shape, call.strides, 0, key, number, stddev, additive), operation, y
+        )
+
+    return drawn(call, y, finish)
+
+
+def drawn(call: Call, y: np.ndarray | None, finish: Callable[[Call, int, int], Any]) -> Any:
+    """Draw, and finish a call with the key and the call number. If that fails, no stream has moved.
+
+    Parameters
+    ----------
+    y : ndarray, optional
+        Where the result goes. What else takes as much memory, a copy of what overlaps it, comes before the draw.
+    """
+    if call.out is not None:
+        other = None if call.other is None else _engine.apart(call.other, y)
+        call = call._replace(x=_engine.apart(call.x, y), other=other)
     shape = call.shape
-    drawn = call.source.next_draw()
+    draw = call.source.next_draw()
     try:
-        _check_shapes(shape, x, other, out)
-        mask = mask_of(*drawn)
-        y = mask._applied(operation, x, out, other, call.bias)
+        if type(call.source) is not _streams.PhiloxStream:
+            _check_shapes(shape, call.x, call.other, y)
+        return finish(call, *draw)
     except BaseException:
-        _streams.take_back(call.source, drawn)
+        _streams.take_back(call.source, draw)
         raise
-    return (y, mask) if call.return_mask else y
 
 
 def _check_shapes(shape: tuple[int, ...], *arrays: np.ndarray | None) -> None:
     """A source of the caller's own may do more in a draw than draw."""
     for array in arrays:
-        if array is not None and _arguments.bare(array).shape != shape:
+        if array is not None and _foreign.bare(array).shape != shape:
             raise ValueError(f"rng has changed the shape of an array, which was {shape}, while it was drawn from")
+
+
+def result(call: Call, mask: _Mask, operation: Operation, out: np.ndarray | None) -> Any:
+    """Do the operation, and return what the function returns."""
+    y = mask._applied(operation, call.x, out, call.other, call.bias)
+    return (y, mask) if call.return_mask else y

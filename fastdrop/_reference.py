@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fastdrop._foreign import bare
 from fastdrop._kernels import Bits, Bools, Chunks, Dims, Draw, IndexMap, Operands, Operation
 
 PLANES = 8
@@ -152,12 +153,12 @@ def element_indices(first: int, n: int, offset: int, dims: Dims) -> npt.NDArray[
 
 def keep_elements(first: int, n: int, draw: Draw, index_map: IndexMap) -> Bools:
     """Which of n elements of an array are kept, from the one at position ``first`` on."""
-    offset, dims, bits = index_map
+    offset, dims, bits = index_map.offset, index_map.dims, index_map.bits
     if dims is None and bits is None:
-        return keep_range(offset + first, n, *draw)
+        return keep_range(offset + first, n, draw.key, draw.call, draw.threshold)
     index = element_indices(first, n, offset, dims)
     if bits is None:
-        return keep_anywhere(index, *draw)
+        return keep_anywhere(index, draw.key, draw.call, draw.threshold)
     return (bits[index // 8] >> (index % 8).astype(np.uint8) & 1).view(np.bool_)
 
 
@@ -299,14 +300,19 @@ class Kernels:
         operands: Operands,
         draw: Draw,
         index_map: IndexMap,
-        chunks: Chunks,
+        chunks: Chunks | None = None,
         from_front: bool = True,
         nontemporal: bool = False,  # which NumPy has no stores for
     ) -> None:
         def work(start: int, stop: int) -> None:
             self._apply_part(Operation(operation), operands, draw, index_map, start, stop)
 
-        take_chunks(chunks, from_front, work)
+        # A subclass may give assignment another meaning, and say of its shape what it likes.
+        given, other = operands, operands.other
+        numbers = given.shift, given.fill
+        other = None if other is None else bare(other)
+        operands = Operands(bare(given.x), bare(given.y), given.scale, other, given.bias, *numbers)
+        take_chunks(chunks, from_front, operands.x.size, work)
 
     def _apply_part(
         self, operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, start: int, stop: int
@@ -344,18 +350,23 @@ class Kernels:
         else:
             y.flat[start:stop] = result
 
-    def keep(self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks, from_front: bool = True) -> None:
+    def keep(
+        self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks | None = None, from_front: bool = True
+    ) -> None:
         def work(start: int, stop: int) -> None:
             out.reshape(-1)[start:stop] = keep_elements(start, stop - start, draw, index_map)
 
-        take_chunks(chunks, from_front, work)
+        take_chunks(chunks, from_front, out.size, work)
 
     def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
-        return np.packbits(keep_range(start, n, *draw), bitorder="little")
+        return np.packbits(keep_range(start, n, draw.key, draw.call, draw.threshold), bitorder="little")
 
 
-def take_chunks(chunks: Chunks, from_front: bool, work: Callable[[int, int], None]) -> None:
-    """Do chunk after chunk as long as there are any."""
+def take_chunks(chunks: Chunks | None, from_front: bool, size: int, work: Callable[[int, int], None]) -> None:
+    """Do chunk after chunk as long as there are any, or the whole of an array."""
+    if chunks is None:
+        work(0, size)
+        return
     while True:
         start, stop = chunks.take(from_front)
         if start == stop:

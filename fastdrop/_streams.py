@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeAlias, Union
 
 import numpy as np
 
 from fastdrop import _arguments, _backend
+from fastdrop._contexts import Entered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RNG: TypeAlias = Union[
-    SupportsIndex, "np.random.SeedSequence", "np.random.Generator", "np.random.BitGenerator", "PhiloxStream", None
+    import numpy.typing as npt
+
+Seed: TypeAlias = Union[
+    SupportsIndex, "Sequence[SupportsIndex]", "npt.NDArray[np.integer[Any]]", "np.random.SeedSequence", None
 ]
-Seed: TypeAlias = Union[SupportsIndex, "Sequence[SupportsIndex]", "np.random.SeedSequence", None]
+RNG: TypeAlias = Union[Seed, "np.random.Generator", "np.random.BitGenerator", "PhiloxStream"]
 
 # For what is no single step: spawning, and to set a stream. One for all streams, because a stream can be carried over a
 # fork; and a handler of a signal may come in between.
@@ -179,15 +184,17 @@ def source(rng: object) -> Source:
         return default
     if isinstance(rng, PhiloxStream):
         return rng
-    if _arguments.is_index(rng) or isinstance(rng, np.random.SeedSequence):
+    if _arguments.is_seed(rng):
         return _SeedSource(_arguments.seed_sequence(rng, "rng"))
     if isinstance(rng, np.random.Generator):
         return _GeneratorSource(rng)
     if isinstance(rng, np.random.BitGenerator):
         return _GeneratorSource(np.random.Generator(rng))
+    legacy = isinstance(rng, np.random.RandomState) or rng is np.random
+    advice = ": np.random.default_rng(seed) makes a Generator" if legacy else ""
     raise TypeError(
-        "rng must be None, an int of at least 0, a numpy.random.SeedSequence, Generator or BitGenerator, or a "
-        f"fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}"
+        "rng must be None, an int of at least 0, a sequence of such, a numpy.random.SeedSequence, Generator or "
+        f"BitGenerator, or a fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}{advice}"
     )
 
 
@@ -203,9 +210,30 @@ def stream(rng: RNG) -> PhiloxStream:
         return PhiloxStream()
     if isinstance(rng, PhiloxStream):
         return rng
-    if _arguments.is_index(rng) or isinstance(rng, np.random.SeedSequence):
+    if _arguments.is_seed(rng):
         return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
     return PhiloxStream.from_key(source(rng).next_draw()[0])
+
+
+_watching: Entered[set[bool]] = Entered("fastdrop.watching")
+
+
+@contextmanager
+def watching(is_drawn: set[bool]) -> Iterator[None]:
+    """Let those who could draw say whether they do. Plain calls say nothing: they always draw."""
+    owner = object()
+    _watching.enter(owner, is_drawn)
+    try:
+        yield
+    finally:
+        _watching.leave(owner)
+
+
+def tell(is_drawn: bool) -> bool:
+    """Whoever watches hears whether something is drawn, outside of plain calls; return it."""
+    for _, heard in _watching.entries():
+        heard.add(is_drawn)
+    return is_drawn
 
 
 def _new_key() -> None:

@@ -15,13 +15,13 @@ import math
 import os
 from _thread import start_new_thread
 from collections.abc import Callable
-from contextvars import ContextVar
 from functools import cache
 from queue import SimpleQueue
 from types import TracebackType
-from typing import SupportsIndex, TypeAlias
+from typing import SupportsIndex
 
 from fastdrop import _arguments, _backend
+from fastdrop._contexts import Entered
 from fastdrop._kernels import Chunks
 
 # In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: below
@@ -29,9 +29,7 @@ from fastdrop._kernels import Chunks
 CHUNK = 1 << 15
 MIN_SHARE = 1 << 16  # for each thread
 
-# The number of the innermost num_threads(), and what it stands within.
-Override: TypeAlias = tuple[int, "Override | None"]
-_override: ContextVar[Override | None] = ContextVar("fastdrop.num_threads", default=None)
+_entered: Entered[int] = Entered("fastdrop.num_threads")
 
 
 def _asked_for() -> int | None:
@@ -121,9 +119,9 @@ def set_num_threads(n: SupportsIndex) -> None:
 
 def get_num_threads() -> int:
     """How many threads may work on one array, here and now."""
-    inner = _override.get()
-    if inner is not None:
-        return inner[0]
+    numbers = _entered.values()
+    if numbers:
+        return numbers[-1]
     return _usable_cpus() if _set is None else _set
 
 
@@ -144,14 +142,12 @@ class num_threads:
         self._n = _arguments.count(n, "n")
 
     def __enter__(self) -> None:
-        _override.set((self._n, _override.get()))
+        _entered.enter(self, self._n)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        inner = _override.get()
-        assert inner is not None
-        _override.set(inner[1])
+        _entered.leave(self)
 
 
 def pay(size: int) -> bool:
@@ -160,11 +156,6 @@ def pay(size: int) -> bool:
     NumPy, in which the reference is written, holds the GIL so often that two threads take longer than one.
     """
     return size >= _backend.LARGE and _backend.running.name != "reference" and get_num_threads() > 1
-
-
-def whole(size: int) -> Chunks:
-    """An array of so many elements, for one thread alone."""
-    return _backend.Chunks(0, size, max(size, 1))
 
 
 def share(work: Callable[[Chunks, bool], None], size: int) -> None:

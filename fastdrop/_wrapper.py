@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from fastdrop import _arguments, _geometry
+from fastdrop import _arguments, _foreign, _geometry
+from fastdrop._arguments import Rate
 from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
 from fastdrop._streams import RNG
-from fastdrop._training import Probability, Stochastic, TrainingMode
+from fastdrop._training import Probability, Stochastic
 
 Cell: TypeAlias = Callable[[Structure, Structure], tuple[Structure, Structure]]
 StateFilter: TypeAlias = Structure  # of bool, or a callable that gives one for a part of the state; or None
@@ -95,6 +97,7 @@ class StepMasks(NamedTuple):
 
 
 _KINDS = ("input", "state", "output")  # what a wrapper drops, in the order in which it does
+_OF_CELL = "cell."  # before the names of a cell's state in that of its wrapper
 
 
 class DropoutWrapper(Stochastic):
@@ -106,8 +109,8 @@ class DropoutWrapper(Stochastic):
     Parameters
     ----------
     cell : callable
-        ``(x, state) -> (y, state)`` on NumPy arrays. Each of the three is an array or a structure of arrays: tuples,
-        named tuples, lists and dicts, in any depth.
+        ``(x, state) -> (y, state)`` on NumPy arrays, or another DropoutWrapper. Each of the three is an array or a
+        structure of arrays: tuples, named tuples, lists and dicts, in any depth.
     input_keep_prob, output_keep_prob, state_keep_prob : float
         The probabilities to keep an element, from 0 to 1. Kept ones are divided by it.
     variational_recurrent : bool
@@ -118,12 +121,13 @@ class DropoutWrapper(Stochastic):
         Which parts of the state are dropped. A callable is given the state: it returns False to leave all of it alone,
         True to be asked again about each of its parts, or a structure of such answers, one for each part. A structure
         of bools says it at once; True stands for everything below it. By default all is dropped but the ``c`` of every
-        LSTMState.
-    rng : None, int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
-        Where the object's stream comes from. None takes fresh entropy from the operating system. An int or a
-        SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive draws give
-        successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two objects
-        with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
+        LSTMState, and of other named tuples with ``c`` and ``h``, such as TensorFlow's LSTMStateTuple. A plain pair
+        does not say which part is the memory: both are dropped, as in TensorFlow.
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+        Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
+        of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
+        draws give successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared.
+        Two objects with the same seed draw the same masks: give each one of ``PhiloxStream(seed).spawn(n)``.
     always : bool
         Draw in inference too, as Monte-Carlo dropout does (see ``fastdrop.mc_predict``).
 
@@ -136,8 +140,7 @@ class DropoutWrapper(Stochastic):
     rng : PhiloxStream
         The stream. It can be set later, to all that the parameter may be; a stream of another key has other masks.
     training : bool
-        True at first. ``train()`` and ``eval()`` set it, and that of a cell that is a wrapper too. Outside training
-        a step is the cell's own.
+        True at first. ``train()`` and ``eval()`` set it. Outside training a step is the cell's own.
     always : bool
         As given; it can be set later.
     is_stochastic : bool
@@ -152,6 +155,10 @@ class DropoutWrapper(Stochastic):
     the new state, then for those of the output, in the order of the structure, where a dict's keys are sorted. It takes
     them whatever the keep_probs and the filter are, so that changing one does not shift the masks of the others. With
     ``variational_recurrent`` the first step of a sequence does this, and the others take none.
+
+    Where the cell is a wrapper, all that is asked of the outer one goes on to it: ``train``, ``eval``, ``always``,
+    ``fastdrop.stochastic``, ``start_sequence``, copies, and states, in which its values are named ``cell.key`` and so
+    on. Layers within any other cell cannot be known: they are the caller's to train, to save and to load.
 
     The variational form is that of Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in
     recurrent neural networks", NIPS 2016, with TensorFlow's choice of one mask for the whole batch.
@@ -203,14 +210,27 @@ class DropoutWrapper(Stochastic):
         # Call numbers of the sequence, by key, so that another stream gives other masks, and by what is dropped.
         self._held: dict[tuple[int, str], list[int]] = {}
         super().__init__(rng, always)
+        if self.always:
+            for inner in self._inside():
+                inner.always = True
 
-    def __call__(self, x: Structure, state: Structure) -> tuple[Structure, Structure]:
+    def _twin(self, streams: dict[int, Any]) -> Self:
+        twin = super()._twin(streams)
+        twin._held = copy.deepcopy(self._held)
+        for cell in self._inside():
+            twin.cell = cell._twin(streams)
+        return twin
+
+    def __call__(self, x: Structure, state: Structure, training: bool | None = None) -> tuple[Structure, Structure]:
         """One step of the cell, with dropout before and after it.
 
         Parameters
         ----------
         x, state : array_like or structure of array_like
             What the cell takes.
+        training : bool, optional
+            Whether to draw in this step, whatever ``training``, ``always`` and ``fastdrop.stochastic`` say. None leaves
+            it to them. It goes on to a cell that is a wrapper.
 
         Returns
         -------
@@ -220,7 +240,7 @@ class DropoutWrapper(Stochastic):
         drawn: list[tuple[int, int]] = []
         stream, held = self.rng, dict(self._held)
         try:
-            return self._step(x, state, drawn)
+            return self._dropped_around(x, state, training, drawn)
         except BaseException:
             # A step that fails, for want of memory at its end or in the cell, has drawn nothing.
             self._held = held
@@ -228,20 +248,30 @@ class DropoutWrapper(Stochastic):
                 stream._take_back(draw)
             raise
 
-    def _step(self, x: Structure, state: Structure, drawn: list[tuple[int, int]]) -> tuple[Structure, Structure]:
+    def _dropped_around(
+        self, x: Structure, state: Structure, training: bool | None, drawn: list[tuple[int, int]]
+    ) -> tuple[Structure, Structure]:
         """The same, with what is drawn in a list."""
-        x, of_input = self._dropped("input", x, self.input_keep_prob, drawn)
-        result: object = self.cell(x, state)
+        draws = self._draws(training)
+        x, of_input = self._dropped("input", x, self.input_keep_prob, draws, drawn)
+        result: object = self._step(x, state, training)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise TypeError(f"cell must return a pair (y, state), got {type(result).__name__}")
         y, state = result
         is_dropped = None
-        if self.is_stochastic and self.state_keep_prob < 1.0:
+        if draws and self.state_keep_prob < 1.0:
             is_dropped = _chosen(self.dropout_state_filter, state)
-        state, of_state = self._dropped("state", state, self.state_keep_prob, drawn, is_dropped)
-        y, of_output = self._dropped("output", y, self.output_keep_prob, drawn)
+        state, of_state = self._dropped("state", state, self.state_keep_prob, draws, drawn, is_dropped)
+        y, of_output = self._dropped("output", y, self.output_keep_prob, draws, drawn)
         self.masks = StepMasks(of_input, of_state, of_output)
         return y, state
+
+    def _step(self, x: Structure, state: Structure, training: bool | None) -> object:
+        """What the cell returns, with what the call said on training if it is a wrapper itself."""
+        cell: object = self.cell
+        if isinstance(cell, DropoutWrapper):
+            return cell(x, state, training)
+        return self.cell(x, state)
 
     def start_sequence(self) -> Self:
         """Let go of the masks of ``variational_recurrent``, so that the next step draws new ones.
@@ -254,56 +284,54 @@ class DropoutWrapper(Stochastic):
             The wrapper itself.
         """
         self._held.clear()
-        if isinstance(self.cell, DropoutWrapper):
-            self.cell.start_sequence()
+        for cell in self._inside():
+            cell.start_sequence()
         return self
 
-    def train(self, mode: bool = True) -> Self:
-        cell: object = self.cell
-        if isinstance(cell, TrainingMode):
-            cell.train(mode)
-        return super().train(mode)
+    def _inside(self) -> Sequence[DropoutWrapper]:
+        return (self.cell,) if isinstance(self.cell, DropoutWrapper) else ()
 
     def _dropped(
         self,
         kind: str,
         values: Structure,
         keep_prob: float,
+        draws: bool,
         drawn: list[tuple[int, int]],
         is_dropped: list[bool] | None = None,
     ) -> tuple[Structure, Structure]:
         """Arrays with their elements dropped, and the masks, both in the structure in which the arrays came."""
         arrays = leaves(values)
-        keep_prob = keep_prob if self.is_stochastic else 1.0
+        keep_prob = keep_prob if draws else 1.0
         rate = 1.0 - keep_prob
         rates = [rate] * len(arrays) if is_dropped is None else [rate if dropped else 0.0 for dropped in is_dropped]
         # All that may be wrong with the arrays is seen before anything is drawn.
         for i, leaf in enumerate(arrays):
             if rates[i] > 0.0:
                 arrays[i] = _arguments.float_array(leaf, f"the {kind} of the cell")
-                shape = _arguments.bare(arrays[i]).shape
+                shape = _foreign.bare(arrays[i]).shape
                 if self.variational_recurrent and len(shape) < 2:
                     raise ValueError(
                         f"the {kind} of the cell must have the shape (batch, depth, ...) with variational_recurrent, "
                         f"got {shape}"
                     )
         masks: list[DropoutMask] = []
-        for i, call in enumerate(self._calls(kind, len(arrays), drawn)):
+        for i, call in enumerate(self._calls(kind, len(arrays), draws, drawn)):
             array = arrays[i]
-            shape = _arguments.bare(array).shape if isinstance(array, np.ndarray) else np.shape(array)
+            shape = _foreign.bare(array).shape if isinstance(array, np.ndarray) else np.shape(array)
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
             noise_shape = (1, *shape[1:]) if is_shared else None
             strides = _geometry.strides_of(shape, noise_shape)
-            probabilities = (rate, keep_prob, 1.0 / keep_prob if keep_prob > 0.0 else 0.0)
-            numbers = probabilities if rates[i] > 0.0 else (0.0, 1.0, 1.0)
+            probabilities = Rate(rate, keep_prob)
+            numbers = (*probabilities, DropoutMask._usual_scale(probabilities)) if rates[i] > 0.0 else (0.0, 1.0, 1.0)
             masks.append(DropoutMask._made(shape, strides, 0, self.rng.key, call, *numbers, None))
             if rates[i] > 0.0:
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))
 
-    def _calls(self, kind: str, n: int, drawn: list[tuple[int, int]]) -> list[int]:
+    def _calls(self, kind: str, n: int, draws: bool, drawn: list[tuple[int, int]]) -> list[int]:
         """Call numbers for n arrays: new ones, which are added to what is drawn, or those of the sequence."""
-        if not self.is_stochastic:
+        if not draws:
             return [0] * n
         held = self._held.get((self.rng.key, kind)) if self.variational_recurrent else None
         if held is not None and len(held) != n:
@@ -322,9 +350,10 @@ class DropoutWrapper(Stochastic):
 
     def state_dict(self) -> dict[str, Any]:
         held = {f"{kind}_calls": list(self._held.get((self.rng.key, kind), ())) for kind in _KINDS}
-        return {**super().state_dict(), **held}
+        of_cell = {_OF_CELL + name: value for cell in self._inside() for name, value in cell.state_dict().items()}
+        return {**super().state_dict(), **held, **of_cell}
 
-    def _load(self, values: dict[str, object]) -> None:
+    def _prepared_for(self, values: dict[str, object]) -> Callable[[], None]:
         held = {}
         for kind in _KINDS:
             name = f"{kind}_calls"
@@ -334,8 +363,17 @@ class DropoutWrapper(Stochastic):
             calls = [_arguments.unsigned(call, name, _arguments.CALL_BITS) for call in value]
             if calls:
                 held[kind] = calls
-        super()._load(values)
-        self._held = {(self.rng.key, kind): calls for kind, calls in held.items()}
+        of_cell = {name.removeprefix(_OF_CELL): values[name] for name in values if name.startswith(_OF_CELL)}
+        load_cells = [cell._prepared(of_cell) for cell in self._inside()]
+        load_own = super()._prepared_for(values)
+
+        def load() -> None:
+            load_own()
+            self._held = {(self.rng.key, kind): calls for kind, calls in held.items()}
+            for load_cell in load_cells:
+                load_cell()
+
+        return load
 
     def __repr__(self) -> str:
         return (
@@ -354,9 +392,10 @@ def _backward(masks: Structure, gradients: Structure, name: str) -> Structure:
 # Which arrays of a state are dropped
 
 
-def _all_but_memory(part: Structure) -> bool | LSTMState:
+def _all_but_memory(part: Structure) -> bool | list[bool]:
     """The filter, if none is given."""
-    return LSTMState(c=False, h=True) if isinstance(part, LSTMState) else True
+    names = getattr(part, "_fields", ())
+    return [name != "c" for name in names] if isinstance(part, tuple) and {"c", "h"} <= set(names) else True
 
 
 def _chosen(state_filter: StateFilter, state: Structure) -> list[bool]:

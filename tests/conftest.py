@@ -25,9 +25,12 @@ DTYPES = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.f
 
 # The implementation under test stays the same along the examples of a test, so it need not be made anew for each.
 SHARED_FIXTURES = [hypothesis.HealthCheck.function_scoped_fixture]
-hypothesis.settings.register_profile("default", max_examples=150, deadline=None, suppress_health_check=SHARED_FIXTURES)
+FEW_CASES, MANY_CASES = 40, 300
 hypothesis.settings.register_profile(
-    "ci", max_examples=300, deadline=None, derandomize=True, suppress_health_check=SHARED_FIXTURES
+    "default", max_examples=FEW_CASES, deadline=None, suppress_health_check=SHARED_FIXTURES
+)
+hypothesis.settings.register_profile(
+    "ci", max_examples=MANY_CASES, deadline=None, derandomize=True, suppress_health_check=SHARED_FIXTURES
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -69,12 +72,19 @@ FASTEST = _row(([name for name in _compiled_names() if name not in SKIPPED] or _
 PEERS = {"torch": ("torch",), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",)}
 
 
+def _listed(variable):
+    """The names that an environment variable lists."""
+    return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+
+
 def _why_not_compared(peer):
     """Why fastdrop is not compared with a peer here; None if it is."""
     lacking = [module for module in PEERS[peer] if importlib.util.find_spec(module) is None]
     if peer in lacking:
         return "not installed"
-    return f"lacks {' and '.join(lacking)}" if lacking else None
+    if lacking:
+        return f"lacks {' and '.join(lacking)}"
+    return None if peer in _listed("FASTDROP_TEST_PEERS") else "FASTDROP_TEST_PEERS does not ask for it"
 
 
 MISSING_PEERS = {peer: why for peer in PEERS if (why := _why_not_compared(peer)) is not None}
@@ -82,8 +92,11 @@ MISSING_PEERS = {peer: why for peer in PEERS if (why := _why_not_compared(peer))
 
 def _asked_but_not_run(variable, known, skipped, why_unknown):
     """What an environment variable lists although it will not run here, with the reasons."""
-    asked = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
-    return [f"{name} ({skipped.get(name, why_unknown)})" for name in asked if name in skipped or name not in known]
+    return [
+        f"{name} ({skipped.get(name, why_unknown)})"
+        for name in _listed(variable)
+        if name in skipped or name not in known
+    ]
 
 
 def pytest_configure(config):
@@ -91,6 +104,7 @@ def pytest_configure(config):
 
     The same holds for the peers in FASTDROP_TEST_PEERS=torch,keras,thinc.
     """
+    config.addinivalue_line("markers", "asked_for(variable): runs only where this environment variable is set")
     for variable, known, skipped, why_unknown in (
         ("FASTDROP_TEST_ISAS", ("reference", *_compiled_names()), SKIPPED, "not in this build"),
         ("FASTDROP_TEST_PEERS", PEERS, MISSING_PEERS, "not a peer"),
@@ -109,6 +123,31 @@ def pytest_report_header(config):
         f"peers that run: {', '.join(peers) or 'none'}",
         f"peers skipped: {', '.join(f'{peer} ({why})' for peer, why in MISSING_PEERS.items()) or 'none'}",
     ]
+
+
+# What takes minutes, or other machines, programs and libraries than fastdrop needs, and which variable asks for it.
+ASKED_FOR = {
+    "FASTDROP_TEST_CROSS": "the core compiled alone, with sanitizers and for other machines",
+    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop",
+    "FASTDROP_TEST_EXAMPLES": "the scripts of examples/",
+    "FASTDROP_TEST_BENCHMARKS": "reports of benchmarks",
+    "FASTDROP_TEST_BROWSER": "their page in a browser",
+}
+
+
+def pytest_unconfigure(config):
+    """The last line of a run of all tests: what it left out."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not reporter.stats or config.args_source != config.ArgsSource.TESTPATHS:
+        return
+    left_out = [f"{what} ({variable})" for variable, what in ASKED_FOR.items() if not os.environ.get(variable)]
+    if (cases := hypothesis.settings.default.max_examples) < MANY_CASES:
+        left_out.append(f"{MANY_CASES - cases} of {MANY_CASES} random cases of a property (HYPOTHESIS_PROFILE=ci)")
+    if left_out:
+        reporter.write_line(
+            f"left out here: {', '.join(left_out)}. That is fine: the tests above hold every promise on this machine, "
+            "and .ci/run asks for the others before a change is merged."
+        )
 
 
 @pytest.fixture(params=[REFERENCE, *COMPILED])
@@ -178,6 +217,8 @@ class Function:
             stddev = amount if self.amount == "stddev" else (amount / (1 - amount)) ** 0.5
             additive = self.name == "gaussian_noise"
             return fastdrop.GaussianMask(self.shape, stddev, key=stream.key, call=call, additive=additive)
+        if self.name == "drop_block2d":
+            return fastdrop.BlockMask(self.shape, amount, key=stream.key, call=call)
         noise_shape = tuple(1 if axis in self.shared else n for axis, n in enumerate(self.shape))
         options = {"scale": 1.0} if self.name == "zoneout" else {}
         kind = fastdrop.AlphaMask if "alpha" in self.name else fastdrop.DropoutMask
@@ -189,6 +230,7 @@ FUNCTIONS = [
     Function("dropout1d", shared=(2,)),
     Function("dropout2d", (3, 4, 5, 6), shared=(2, 3)),
     Function("dropout3d", (2, 3, 4, 3, 5), shared=(2, 3, 4)),
+    Function("drop_block2d", (3, 4, 9, 10)),
     Function("drop_path", (31, 3, 4), shared=(1, 2)),
     Function("dropconnect", operands=("weights",)),
     Function("embedding_dropout", (40, 7), operands=("table",), shared=(1,)),
@@ -211,7 +253,10 @@ def function(request):
 
 
 def pytest_runtest_setup(item):
-    """Skip a test that wants a peer that is missing. Here and not in the fixture, it makes one line in the summary."""
+    """Skip what nobody asks for, or wants a peer that is missing. Here, and not where it stands, it makes one line."""
+    for marker in item.iter_markers("asked_for"):
+        if not os.environ.get(marker.args[0]):
+            pytest.skip(f"{item.path.name}: runs where {marker.args[0]}=1 asks for it")
     for peer, why in MISSING_PEERS.items():
         if peer in item.fixturenames:
             pytest.skip(f"{peer}: {why}")

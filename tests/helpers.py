@@ -9,11 +9,9 @@ import os
 import threading
 from pathlib import Path
 
-import numpy as np
-
 import fastdrop
-from fastdrop import _backend, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
-from fastdrop._kernels import Draw, IndexMap, Operands
+from fastdrop import _backend, _config, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
+from fastdrop._backend import Draw, IndexMap, Operands
 
 TESTS = Path(__file__).parent
 PACKAGE = Path(fastdrop.__file__).parent
@@ -178,7 +176,7 @@ def kinds_of_state():
 
 def apply_without_plain_calls(mask, x, out=None):
     """What ``DropoutMask.apply`` does where a call is not plain."""
-    return mask._applied(Operation.DROPOUT, mask._checked(x, out, "x"), out)
+    return mask._applied(Operation.DROPOUT, *mask._checked(x, out, "x"))
 
 
 def environment():
@@ -212,6 +210,12 @@ def share_from(monkeypatch, size, chunk, free_chunk=None):
     monkeypatch.setattr(_threads, "CHUNK", free_chunk or chunk)
 
 
+def pretend_caches(monkeypatch, folder):
+    """Have the caches of the first CPU described in this folder, as sysfs does."""
+    monkeypatch.setattr(_config.sys, "platform", "linux")
+    monkeypatch.setattr(_config, "Path", lambda _: folder)
+
+
 def store_past_caches(monkeypatch, always):
     """Let results that do not come from plain calls be stored past the caches, always or never."""
     monkeypatch.setattr(_engine, "NONTEMPORAL", -1 if always else 1 << 62)
@@ -225,7 +229,7 @@ def leave_to_the_caller(monkeypatch):
 def share(work, size):
     """Call work(start, stop) for the chunks of an array, from as many threads as pay. It may be Python."""
     if _threads.pay(size):
-        _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, work), size)
+        _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, size, work), size)
     else:
         work(0, size)
 
@@ -298,7 +302,7 @@ def apply_from_both_ends(kernels, x, out, scale, length, helpers):
         thread.start()
     take(True)
     for thread in threads:
-        thread.join()
+        thread.join(60)
     return chunks.take(True) == chunks.take(False) == (x.size, x.size)
 
 
@@ -323,12 +327,7 @@ def default_stream():
     return _streams.default
 
 
-# Layouts
-
-
-def unsigned(x):
-    """The bits of x as integers."""
-    return np.ascontiguousarray(x).view(f"u{x.itemsize}")
+# Nested states
 
 
 def leaves(structure):

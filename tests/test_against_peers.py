@@ -197,6 +197,19 @@ def test_at_rate_0_and_outside_training_both_give_the_very_object_back(name, tor
         assert getattr(fastdrop, name)(x, rate, training=training) is x
 
 
+@pytest.mark.parametrize("shape", [(), (5,)], ids=str)
+def test_where_nothing_is_dropped_torch_does_not_look_at_the_shape_either(shape, torch):
+    x = normals(shape) if shape else np.array(1.0, np.float32)
+    t = tensor(torch, x)
+    for rate, training in [(0.0, True), (0.5, False)]:
+        assert torch.nn.functional.feature_alpha_dropout(t, rate, training=training) is t
+        assert fastdrop.feature_alpha_dropout(x, rate, training=training) is x
+    with pytest.raises(RuntimeError):
+        torch.nn.functional.feature_alpha_dropout(t, 0.5, training=True)
+    with pytest.raises(ValueError, match="dimensions"):
+        fastdrop.feature_alpha_dropout(x, 0.5)
+
+
 @pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "feature_alpha_dropout"])
 @pytest.mark.parametrize("rate", [-0.1, 1.1])
 def test_a_rate_that_is_no_probability_is_the_same_error(rate, name, torch):
@@ -263,20 +276,22 @@ def test_alpha_dropout_at_rate_1_is_zero_in_torch_too(torch):
     np.testing.assert_array_equal(mask.backward(np.ones_like(x)), dx, strict=True)
 
 
-# (fastdrop's layer, PyTorch's module, a shape)
+# (the layer, which has the name of PyTorch's module, and a shape)
 LAYERS = [
-    ("Dropout", "Dropout", (40, 50)),
-    ("SpatialDropout1D", "Dropout1d", (20, 30, 3)),
-    ("SpatialDropout2D", "Dropout2d", (20, 30, 3, 2)),
-    ("SpatialDropout3D", "Dropout3d", (20, 30, 3, 2, 4)),
-    ("AlphaDropout", "AlphaDropout", (40, 50)),
-    ("FeatureAlphaDropout", "FeatureAlphaDropout", (20, 30, 3)),
+    ("Dropout", (40, 50)),
+    ("Dropout1d", (20, 30, 3)),
+    ("Dropout1d", (300, 3)),
+    ("Dropout2d", (20, 30, 3, 2)),
+    ("Dropout3d", (20, 30, 3, 2, 4)),
+    ("Dropout3d", (300, 3, 2, 4)),
+    ("AlphaDropout", (40, 50)),
+    ("FeatureAlphaDropout", (20, 30, 3)),
 ]
 
 
-@pytest.mark.parametrize(("name", "peers", "shape"), LAYERS, ids=[name for name, _, _ in LAYERS])
-def test_a_layer_trains_and_evaluates_as_the_module_of_torch(name, peers, shape, torch):
-    layer, module = getattr(fastdrop, name)(0.3, rng=3), getattr(torch.nn, peers)(0.3)
+@pytest.mark.parametrize(("name", "shape"), LAYERS)
+def test_a_layer_trains_and_evaluates_as_the_module_of_torch(name, shape, torch):
+    layer, module = getattr(fastdrop, name)(0.3, rng=3), getattr(torch.nn, name)(0.3)
     x, dy = normals(shape), normals(shape, seed=1)
     masks = []
     for _ in range(2):
@@ -480,6 +495,33 @@ def test_alpha_dropout_of_keras_has_the_same_result(rate, keras):
     np.testing.assert_allclose(y[~keep], expected[~keep], rtol=0, atol=3 * np.finfo("f4").eps, strict=True)
 
 
+def test_alpha_dropout_of_keras_shares_decisions_by_noise_shape_too(keras):
+    x = normals((20, 4, 30))
+    layer = fastdrop.AlphaDropout(0.3, noise_shape=(None, 1, None), rng=3)
+    y = layer(x)
+    with drawn_in_keras(layer.mask, kept=1.0):
+        expected = keras.layers.AlphaDropout(0.3, noise_shape=(None, 1, None))(x, training=True)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=3 * np.finfo("f4").eps, strict=True)  # as above
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_spatial_layer_is_that_of_keras_by_default_and_takes_what_that_takes(dims, keras):
+    name, lengths = f"SpatialDropout{dims}D", (3, 2, 4)[:dims]
+    x = normals((20, *lengths, 30))
+    layer, peers = getattr(fastdrop, name)(0.5, rng=3), getattr(keras.layers, name)(0.5)
+    y = layer(x)
+    with drawn_in_keras(layer.mask):
+        expected = peers(x, training=True)
+    np.testing.assert_array_equal(y, expected, strict=True)
+    assert layer(x, training=False) is x
+    assert peers(x, training=False) is x
+    for shape in ((*lengths, 30), (20, *lengths, 30, 1)):
+        with pytest.raises(ValueError, match="ndim"):
+            peers(normals(shape), training=True)
+        with pytest.raises(ValueError, match="x must have shape"):
+            layer(normals(shape))
+
+
 @pytest.mark.parametrize("rate", RATES)
 def test_gaussian_dropout_of_keras_with_the_same_normals_has_the_same_result(rate, keras):
     x = normals((40, 50))
@@ -632,10 +674,12 @@ def test_a_recurrent_net_of_keras_runs_on_these_masks(kind, dropout, recurrent_d
     net, gates = RECURRENT[kind]
     x = normals(SEQUENCES)
     layer = recurrent_layer(keras, kind, dropout, recurrent_dropout)
+    masks = fastdrop.RecurrentDropout(dropout, recurrent_dropout, gates=gates, rng=3).draw(
+        SEQUENCES[0], SEQUENCES[2], UNITS
+    )
     # Without a recurrent dropout Keras multiplies all gates' input by one mask; with it each gate has masks of its own.
     per_gate = recurrent_dropout > 0
-    source = fastdrop.RecurrentDropout(dropout, recurrent_dropout, gates=gates, per_gate=per_gate, rng=3)
-    masks = source.draw(SEQUENCES[0], SEQUENCES[2], UNITS)
+    assert masks.input.per_gate == masks.state.per_gate == per_gate
     of_input, of_state = (
         [] if part.rate == 0 else [part.mask[gate] for gate in range(gates)] if per_gate else [part.mask]
         for part in masks

@@ -69,14 +69,15 @@ BAD_ARGUMENTS = [
     case("keep_prob a string", {"keep_prob": "1"}, TypeError, "keep_prob", "0 to 1", "'1'"),
     case("both", {"rate": 0.1, "keep_prob": 0.9}, ValueError, "rate", "keep_prob", "0.1", "0.9", "not both"),
     case("both, rate as by default", {"rate": float("0.5"), "keep_prob": 0.9}, ValueError, "keep_prob", "not both"),
-    case("noise_shape too short", {"noise_shape": (1,)}, ValueError, "noise_shape", "(1,)", "(2, 3)"),
+    case("noise_shape short of the left", {"noise_shape": (2,)}, ValueError, "noise_shape", "(2,)", "(2, 3)"),
+    case("noise_shape larger than x", {"noise_shape": (1, 2, 3)}, ValueError, "noise_shape", "(1, 2, 3)", "(2, 3)"),
     case("noise_shape too long", {"noise_shape": (1, 2, 3)}, ValueError, "noise_shape", "(1, 2, 3)", "(2, 3)"),
-    case("noise_shape empty", {"noise_shape": ()}, ValueError, "noise_shape", "()", "(2, 3)"),
     case("noise_shape of wrong lengths", {"noise_shape": (2, 2)}, ValueError, "noise_shape", "(2, 2)", "(2, 3)"),
     case("noise_shape of length 0", {"noise_shape": (0, 3)}, ValueError, "noise_shape", "(0, 3)", "(2, 3)"),
     case("noise_shape negative", {"noise_shape": (-1, 3)}, ValueError, "noise_shape", "(-1, 3)", "(2, 3)"),
     case("noise_shape an int", {"noise_shape": 3}, TypeError, "noise_shape", "3", "sequence"),
     case("noise_shape of floats", {"noise_shape": (1.0, 3)}, TypeError, "noise_shape", "(1.0, 3)", "ints"),
+    case("noise_shape of bools", {"noise_shape": (True, 3)}, TypeError, "noise_shape", "(True, 3)", "ints"),
     case("noise_shape a string", {"noise_shape": "ab"}, TypeError, "noise_shape", "'ab'", "ints"),
     case("noise_shape and axes", {"noise_shape": (1, 3), "shared_axes": 0}, ValueError, "not both", "(1, 3)", "0"),
     case("shared_axes beyond the end", {"shared_axes": 2}, ValueError, "shared_axes", "-2 to 1", "got 2"),
@@ -101,9 +102,14 @@ BAD_ARGUMENTS = [
     case("rng a float", {"rng": 1.0}, TypeError, "rng", "1.0", "float", "SeedSequence", "PhiloxStream"),
     case("rng a bool", {"rng": True}, TypeError, "rng", "True", "bool", "SeedSequence", "PhiloxStream"),
     case("rng a string", {"rng": "7"}, TypeError, "rng", "'7'", "str", "SeedSequence", "PhiloxStream"),
-    case("rng a list", {"rng": [7]}, TypeError, "rng", "[7]", "list", "SeedSequence", "PhiloxStream"),
-    case("rng legacy", {"rng": np.random.RandomState(0)}, TypeError, "rng", "RandomState", "Generator"),
-    case("rng a module", {"rng": np.random}, TypeError, "rng", "module", "Generator"),
+    case("rng of floats", {"rng": [7.0]}, TypeError, "rng", "[7.0]", "ints"),
+    case("rng of rows", {"rng": np.ones((2, 2), int)}, TypeError, "rng", "array", "SeedSequence"),
+    case("rng a mask", {"rng": DropoutMask(3, 0.5, key=1)}, TypeError, "rng", "DropoutMask", "ints"),
+    case("rng with a negative", {"rng": (7, -1)}, ValueError, "rng", "(7, -1)", "at least 0"),
+    case("rng an array of no dimension", {"rng": np.array(7)}, TypeError, "rng", "array(7)", "SeedSequence"),
+    case("rng bytes", {"rng": b"7"}, TypeError, "rng", "b'7'", "SeedSequence"),
+    case("rng legacy", {"rng": np.random.RandomState(0)}, TypeError, "rng", "RandomState", "np.random.default_rng"),
+    case("rng a module", {"rng": np.random}, TypeError, "rng", "module", "np.random.default_rng"),
     case("x of int", {"x": np.ones((2, 3), int)}, TypeError, "x must", FLOATS, "int64", "astype(np.float64)"),
     case("x of int32", {"x": np.ones((2, 3), np.int32)}, TypeError, "x must", FLOATS, "int32", "astype(np.float64)"),
     case("x of uint32", {"x": np.ones((2, 3), np.uint32)}, TypeError, "x must", FLOATS, "uint32", "astype(np.float64)"),
@@ -228,17 +234,37 @@ def test_every_function_refuses_it_and_loses_nothing(function, given, error, pie
 
 BAD_FOR_SOME = {
     "dropout1d": [
-        case("dimensions", {"x": np.ones(3)}, ValueError, "x must", "(N, C, L) or (C, L)", "dropout1d", "got (3,)"),
+        case(
+            "dimensions",
+            {"x": np.ones(3), "training": True},
+            ValueError,
+            "x must",
+            "(N, C, L) or (C, L)",
+            "dropout1d",
+            "got (3,)",
+        ),
         case(
             "data_format", {"data_format": "NCW"}, ValueError, "data_format", "channels_first", "channels_last", "NCW"
         ),
     ],
     "dropout2d": [
-        case("too few dimensions", {"x": np.ones((2, 3))}, ValueError, "(N, C, H, W) or (C, H, W)", "got (2, 3)"),
-        case("too many dimensions", {"x": np.ones((1, 2, 1, 1, 1))}, ValueError, "x must", "got (1, 2, 1, 1, 1)"),
+        case(
+            "too few dimensions",
+            {"x": np.ones((2, 3)), "training": True},
+            ValueError,
+            "(N, C, H, W) or (C, H, W)",
+            "got (2, 3)",
+        ),
+        case(
+            "too many dimensions",
+            {"x": np.ones((1, 2, 1, 1, 1)), "training": True},
+            ValueError,
+            "x must",
+            "got (1, 2, 1, 1, 1)",
+        ),
         case(
             "too few dimensions, channels last",
-            {"x": np.ones((2, 3)), "data_format": "channels_last"},
+            {"x": np.ones((2, 3)), "data_format": "channels_last", "training": True},
             ValueError,
             "x must have shape (N, H, W, C) or (H, W, C)",
             "dropout2d with channels_last",
@@ -251,18 +277,48 @@ BAD_FOR_SOME = {
         case("data_format an array", {"data_format": np.ones(2)}, ValueError, "data_format must be", "got array"),
     ],
     "dropout3d": [
-        case("dimensions", {"x": np.ones((2, 3))}, ValueError, "x must", "(N, C, D, H, W) or (C, D, H, W)", "(2, 3)"),
+        case(
+            "dimensions",
+            {"x": np.ones((2, 3)), "training": True},
+            ValueError,
+            "x must",
+            "(N, C, D, H, W) or (C, D, H, W)",
+            "(2, 3)",
+        ),
         case("data_format", {"data_format": 1}, ValueError, "data_format", "channels_first", "channels_last", "1"),
     ],
-    "drop_path": [case("dimensions", {"x": np.float32(1)}, ValueError, "x must have samples", "no dimension")],
+    "drop_path": [
+        case("dimensions", {"x": np.float32(1), "training": True}, ValueError, "x must have samples", "no dimension")
+    ],
     "embedding_dropout": [
         case(
-            "one dimension", {"table": np.ones(3)}, ValueError, "table", "two dimensions", "(words, features)", "(3,)"
+            "one dimension",
+            {"table": np.ones(3), "training": True},
+            ValueError,
+            "table",
+            "two dimensions",
+            "(words, features)",
+            "(3,)",
         ),
-        case("three dimensions", {"table": np.ones((1, 2, 3))}, ValueError, "table", "two dimensions", "(1, 2, 3)"),
+        case(
+            "three dimensions",
+            {"table": np.ones((1, 2, 3)), "training": True},
+            ValueError,
+            "table",
+            "two dimensions",
+            "(1, 2, 3)",
+        ),
     ],
     "feature_alpha_dropout": [
-        case("dimensions", {"x": np.ones(3)}, ValueError, "x must", "at least two dimensions", "(N, C, ...)", "(3,)"),
+        case(
+            "dimensions",
+            {"x": np.ones(3), "training": True},
+            ValueError,
+            "x must",
+            "at least two dimensions",
+            "(N, C, ...)",
+            "(3,)",
+        ),
     ],
     "gaussian_dropout": [
         case("rate 1", {"rate": 1}, ValueError, "rate must be below 1", "rate / (1 - rate)", "got rate=1"),
@@ -332,10 +388,26 @@ def test_what_a_function_cannot_take_it_refuses_and_loses_nothing(function, give
     out = np.full(np.shape(arrays[function.operands[0]]), 7, np.float64)
     for rng, training in itertools.product((PhiloxStream(1), np.random.default_rng(1), None), (True, False)):
         start = position(rng)
-        arguments = {"out": out, **options, "rng": rng, "training": training}
+        arguments = {"out": out, "training": training, **options, "rng": rng}
         assert_refused(error, pieces, partial(function, *arrays.values(), **arguments))
         assert position(rng) == start, f"{rng!r} has moved"
     assert (out == 7).all()
+
+
+def test_of_many_mistakes_every_function_names_the_same_one_first(function):
+    """The amount, the first array, out, the other arrays, and then training, return_mask and rng."""
+    first, *others = function.operands
+    right = dict(zip(function.operands, function.arrays(), strict=True))
+    right |= {"out": None, "training": True, "return_mask": False, "rng": 1, function.amount: 0.5}
+    wrong = {function.amount: "half", first: np.ones(3, int), "out": "y"}
+    wrong |= dict.fromkeys(others, "z") | {"training": "no", "return_mask": "yes", "rng": "1"}
+    named = []
+    while wrong:
+        with pytest.raises(TypeError) as caught:
+            function(**{**right, **wrong})
+        named.append(str(caught.value).split(" must ")[0])
+        del wrong[named[-1]]
+    assert named == [function.amount, first, "out", *others, "training", "return_mask", "rng"]
 
 
 @pytest.mark.parametrize("keep_prob", [0.5, 1])
@@ -427,7 +499,7 @@ BAD_BACKWARD = [
 
 
 @pytest.mark.parametrize(("call", "error", "pieces"), BAD_BACKWARD)
-def test_a_backward_function_refuses_what_it_can_not_take(call, error, pieces, either):
+def test_a_backward_function_refuses_what_it_cannot_take(call, error, pieces, either):
     assert_refused(error, pieces, call)
 
 
@@ -457,7 +529,7 @@ BAD_MASKS = [
     case("call of 57 bits", {"call": 2**56}, ValueError, "call", "2**56 - 1", str(2**56)),
     case("call a float", {"call": 0.0}, TypeError, "call", "2**56 - 1", "0.0", "float"),
     case("call a bool", {"call": False}, TypeError, "call", "2**56 - 1", "False", "bool"),
-    case("noise_shape of wrong length", {"noise_shape": (1, 1)}, ValueError, "noise_shape", "(1, 1)", "(4, 5, 6)"),
+    case("noise_shape too long", {"noise_shape": (1,) * 4}, ValueError, "noise_shape", "(1, 1, 1, 1)", "(4, 5, 6)"),
     case("noise_shape of wrong lengths", {"noise_shape": (4, 2, 1)}, ValueError, "noise_shape", "(4, 2, 1)"),
     case("noise_shape an int", {"noise_shape": 1}, TypeError, "noise_shape", "1"),
 ]
@@ -516,7 +588,7 @@ BAD_INDICES = [
 
 
 @pytest.mark.parametrize(("given", "error", "pieces"), BAD_INDICES)
-def test_an_index_that_a_mask_can_not_take_is_refused(given, error, pieces):
+def test_an_index_that_a_mask_cannot_take_is_refused(given, error, pieces):
     assert_refused(error, pieces, lambda: MASK[given])
 
 
@@ -554,6 +626,14 @@ def test_a_mask_is_not_applied_to_what_does_not_fit_and_out_is_untouched(given, 
 BAD_OTHERS = [
     case("from_array of int", lambda: DropoutMask.from_array([0, 1], 0.5), TypeError, "keep", "bool", "int64"),
     case("from_array of float", lambda: DropoutMask.from_array(np.ones(2), 0.5), TypeError, "keep", "bool", "float64"),
+    case("from_array without a rate", lambda: DropoutMask.from_array([True]), TypeError, "rate or keep_prob", "bool"),
+    case("from_array of int, no rate", lambda: DropoutMask.from_array([0, 2]), TypeError, "keep", FLOATS, "int64"),
+    case("from_array of two scales", lambda: DropoutMask.from_array([0, 2.0, 3.0]), ValueError, "keep", "the scale"),
+    case("from_array, scale below 1", lambda: DropoutMask.from_array([0, 0.5]), ValueError, "keep", "at least 1"),
+    case("from_array, scale negative", lambda: DropoutMask.from_array([0, -2.0]), ValueError, "keep", "at least 1"),
+    case("from_array with NaN", lambda: DropoutMask.from_array([0, np.nan]), ValueError, "keep", "at least 1"),
+    case("from_array with infinity", lambda: DropoutMask.from_array([0, np.inf]), ValueError, "keep", "at least 1"),
+    case("from_array of scaled alpha", lambda: fastdrop.AlphaMask.from_array([0, 2.0]), TypeError, "keep", "bool"),
     case("from_array at rate 1", lambda: DropoutMask.from_array([True], 1), ValueError, "rate", "below 1"),
     case("from_array at rate 2", lambda: DropoutMask.from_array([True], 2), ValueError, "rate", "0 to 1", "2"),
     case("from_array, rate a bool", lambda: DropoutMask.from_array([True], True), TypeError, "rate", "True"),
@@ -563,7 +643,7 @@ BAD_OTHERS = [
     case("seed a string", lambda: PhiloxStream("7"), TypeError, "seed", "int", "'7'", "str"),
     case("seed with a negative", lambda: PhiloxStream([1, -1]), ValueError, "seed", "at least 0", "[1, -1]"),
     case("seed with a float", lambda: PhiloxStream([1, 1.5]), TypeError, "seed", "ints", "[1, 1.5]"),
-    case("seed an array of floats", lambda: PhiloxStream(np.ones(2)), TypeError, "seed", "int", "ndarray"),
+    case("seed an array of floats", lambda: PhiloxStream(np.ones(2)), TypeError, "seed", "ints", "array([1., 1.])"),
     case("seed a Generator", lambda: PhiloxStream(np.random.default_rng()), TypeError, "seed", "Generator"),
     case("from_key negative", lambda: PhiloxStream.from_key(-1), ValueError, "key", "2**64 - 1", "-1"),
     case("from_key of 65 bits", lambda: PhiloxStream.from_key(2**64), ValueError, "key", "2**64 - 1", str(2**64)),
@@ -610,6 +690,9 @@ def kept(rate=0.5, **arguments):
         (np.float64(0.1), 0.1),
         (np.float32(0.1), float(np.float32(0.1))),
         (-0.0, 0.0),
+        (np.array(0.25), 0.25),
+        (np.array(0.75, np.float16), 0.75),
+        (np.array(1), 1.0),
     ],
 )
 def test_a_rate_may_be_any_real_number(rate, same):
@@ -628,6 +711,78 @@ def test_keep_prob_is_one_minus_rate(keep_prob, rate):
 
 def test_the_default_rate_is_one_half():
     np.testing.assert_array_equal(fastdrop.dropout(np.ones(500), rng=3), kept(0.5))
+
+
+def test_numbers_may_be_arrays_of_no_dimension_wherever_they_are_taken(either):
+    x, number = np.ones((4, 50)), np.array(0.25)
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for given in (number, ml_dtypes.bfloat16(0.25), np.array(0.25, ml_dtypes.bfloat16)):
+        np.testing.assert_array_equal(
+            fastdrop.dropout(x, keep_prob=given, rng=3), fastdrop.dropout(x, keep_prob=0.25, rng=3)
+        )
+        assert fastdrop.GaussianMask(3, given, key=1) == fastdrop.GaussianMask(3, 0.25, key=1)
+        assert DropoutMask(3, 0.5, key=1, scale=given) == DropoutMask(3, 0.5, key=1, scale=0.25)
+        assert DropoutMask.from_array([True], given) == DropoutMask.from_array([True], 0.25)
+        assert fastdrop.Dropout(given).rate == fastdrop.Dropout(keep_prob=given).rate - 0.5 == 0.25
+        assert fastdrop.GaussianNoise(given).stddev == fastdrop.RecurrentDropout(given).dropout == 0.25
+        assert fastdrop.DropoutWrapper(max, given).input_keep_prob == 0.25
+    for bad in (np.array(True), np.array("0.25"), np.array([0.25]), np.array(0.25j)):
+        with pytest.raises(TypeError, match="rate must be a real number from 0 to 1"):
+            fastdrop.dropout(x, bad)
+
+
+@pytest.mark.parametrize("seed", [[1, 2], (0, 2**70), np.array([3, 4]), np.array([3, 4], np.uint32), range(3), []])
+def test_a_sequence_of_ints_is_the_seed_that_numpy_makes_of_it(seed, function):
+    key = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    assert PhiloxStream(seed).key == key
+    assert PhiloxStream(seed).spawn(1)[0].key == PhiloxStream(np.random.SeedSequence(seed)).spawn(1)[0].key
+    arrays = function.arrays()
+    named, same = (
+        function(*arrays, **{function.amount: 0.5}, rng=rng, return_mask=True) for rng in (seed, PhiloxStream(seed))
+    )
+    assert named[1] == same[1]
+    assert fastdrop.Dropout(rng=seed).rng.key == fastdrop.RecurrentDropout(rng=seed).rng.key == key
+
+
+class ForeignArray:
+    """An array of another library, as JAX's keys are."""
+
+    ndim = 1
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([3, 4], np.uint32)
+
+    def __index__(self):
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+
+def test_an_array_of_another_library_is_a_seed_too():
+    assert PhiloxStream(ForeignArray()).key == PhiloxStream([3, 4]).key
+    expected = fastdrop.dropout(np.ones(50), rng=[3, 4])
+    np.testing.assert_array_equal(fastdrop.dropout(np.ones(50), rng=ForeignArray()), expected)
+
+
+def test_a_seed_does_not_follow_later_changes_of_its_list():
+    seed = [1, 2]
+    stream = PhiloxStream(seed)
+    seed[0] = 5
+    assert stream.spawn(1)[0].key == PhiloxStream([1, 2]).spawn(1)[0].key
+
+
+@pytest.mark.parametrize("noise_shape", [(), (1,), (3,), (None,), (1, 3), (2, 1), (1, 1, 3), (1, None), (4, 1, 1)])
+def test_noise_shape_is_any_shape_that_broadcasts_to_that_of_x(noise_shape, either):
+    x = np.ones((4, 2, 3))
+    lengths = tuple(own if n is None else n for n, own in zip(noise_shape[::-1], x.shape[::-1], strict=False))[::-1]
+    small = np.asarray(DropoutMask(lengths, 0.5, key=PhiloxStream(5).key))
+    y, mask = fastdrop.dropout(x, 0.5, noise_shape=noise_shape, rng=5, return_mask=True)
+    np.testing.assert_array_equal(y, np.broadcast_to(np.where(small, 2.0, 0.0), x.shape))
+    assert mask == DropoutMask(x.shape, 0.5, key=PhiloxStream(5).key, noise_shape=noise_shape)
+    np.testing.assert_array_equal(fastdrop.Dropout(0.5, noise_shape=noise_shape, rng=5)(x), y)
+
+
+def test_noise_shape_may_hold_the_0_of_an_array_without_elements():
+    for noise_shape in ((0, 3), (0, 1), (1, 3), (3,), (1,), ()):
+        assert fastdrop.dropout(np.ones((0, 3)), noise_shape=noise_shape, rng=1).shape == (0, 3)
 
 
 def test_noise_shape_may_hold_none_and_be_any_sequence_of_ints():
@@ -651,16 +806,87 @@ def test_out_may_be_of_a_dtype_that_holds_every_value(dtype, wider, either):
     np.testing.assert_array_equal(out, fastdrop.dropout(x, 0.25, rng=5).astype(wider), strict=True)
 
 
-@pytest.mark.parametrize("rate", [0, 0.25, 1])
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("dtype", "wider"), [("f2", "c8"), ("f4", "c8"), ("f4", "c16"), ("f8", "c16")])
-def test_out_may_be_complex_and_its_imaginary_parts_become_zero(dtype, wider, training, rate, either):
+def test_out_may_be_complex_and_its_imaginary_parts_become_zero(dtype, wider, either):
     x = np.linspace(-3, 3, 300).astype(dtype)
-    options = {"training": training, "rng": 5}
-    for layout in (np.full(300, 7 + 7j, wider), np.full(600, 7 + 7j, wider)[::2]):
-        assert fastdrop.dropout(x, rate, **options, out=layout) is layout
-        np.testing.assert_array_equal(layout, fastdrop.dropout(x, rate, **options).astype(wider), strict=True)
-        assert not layout.imag.any()
+    for rate, training in itertools.product((0, 0.25, 1), (True, False)):
+        options = {"rate": rate, "training": training, "rng": 5}
+        for out in (np.full(300, 7 + 7j, wider), np.full(600, 7 + 7j, wider)[::2]):
+            assert fastdrop.dropout(x, **options, out=out) is out
+            np.testing.assert_array_equal(out, fastdrop.dropout(x, **options).astype(wider), strict=True)
+            assert not out.imag.any()
+
+
+class Index:
+    """An int in all but its class. It says once what it is: who asks again gets another answer."""
+
+    def __init__(self, number):
+        self.answers = iter([number])
+
+    def __index__(self):
+        return next(self.answers, -(10**9))
+
+
+class Broken:
+    def __index__(self):
+        raise RuntimeError("no number now")
+
+
+# Calls with an int for n, and a number that it may be.
+OF_INTS = {
+    "rng": (lambda n: fastdrop.dropout(X, rng=n), 7),
+    "rng of a layer": (lambda n: fastdrop.Dropout(rng=n).rng.key, 7),
+    "seed": (lambda n: PhiloxStream(n).key, 2**70),
+    "sequence of seeds": (lambda n: PhiloxStream([n, 3]).key, 7),
+    "key": (lambda n: PhiloxStream.from_key(n).key, 2**63),
+    "call": (lambda n: PhiloxStream.from_key(1, n).call, 7),
+    "key of a mask": (lambda n: DropoutMask(5, 0.5, key=n), 7),
+    "call of a mask": (lambda n: DropoutMask(5, 0.5, key=1, call=n), 7),
+    "length": (lambda n: DropoutMask(n, 0.5, key=1), 7),
+    "lengths": (lambda n: DropoutMask((n, 2), 0.5, key=1), 7),
+    "noise_shape": (lambda n: fastdrop.dropout(X, noise_shape=(n, None), rng=1), 1),
+    "noise_shape of a layer": (lambda n: repr(fastdrop.Dropout(noise_shape=(n, None), rng=1)), 1),
+    "shared_axes": (lambda n: fastdrop.dropout(X, shared_axes=n, rng=1), 1),
+    "sequence of shared_axes": (lambda n: fastdrop.dropout(X, shared_axes=[n], rng=1), -1),
+    "shared_axes of a layer": (lambda n: repr(fastdrop.Dropout(shared_axes=n, rng=1)), 1),
+    "index": (lambda n: DropoutMask((5, 2), 0.5, key=1)[n], -2),
+    "slice": (lambda n: DropoutMask((5, 2), 0.5, key=1)[n:], 2),
+    "step": (lambda n: DropoutMask((5, 2), 0.5, key=1)[::n], 1),
+    "spawn": (lambda n: [stream.key for stream in PhiloxStream(1).spawn(n)], 3),
+    "passes": (lambda n: fastdrop.mc_predict(np.sin, X, n).mean, 3),
+    "gates": (lambda n: fastdrop.RecurrentDropout(gates=n).gates, 3),
+    "batch": (lambda n: fastdrop.RecurrentDropout(0.5, rng=1).draw(n, 3, 4), 2),
+    "time_axis": (lambda n: fastdrop.RecurrentDropout().draw(2, 3, 4).input.apply(np.ones((2, 5, 3)), time_axis=n), 1),
+    "threads": (lambda n: threads_within(n), 3),
+}
+
+
+def threads_within(n):
+    with fastdrop.num_threads(n):
+        return fastdrop.get_num_threads()
+
+
+@pytest.mark.parametrize("name", OF_INTS)
+def test_an_int_may_be_of_any_class_that_says_which(name):
+    call, number = OF_INTS[name]
+    np.testing.assert_equal(call(Index(number)), call(number))
+    with pytest.raises(RuntimeError, match="no number now"):
+        call(Broken())
+
+
+def test_an_int_that_fails_to_say_which_changes_nothing():
+    stream, before = PhiloxStream(1), fastdrop.get_num_threads()
+    for wrong in (
+        lambda: stream.spawn(Broken()),
+        lambda: fastdrop.set_num_threads(Broken()),
+        lambda: fastdrop.dropout(X, shared_axes=Broken(), rng=stream),
+        lambda: fastdrop.RecurrentDropout(0.5, rng=stream).draw(2, 3, Broken()),
+    ):
+        with pytest.raises(RuntimeError, match="no number now"):
+            wrong()
+    assert stream.call == 0
+    assert stream.spawn(1)[0].key == PhiloxStream(1).spawn(1)[0].key
+    assert fastdrop.get_num_threads() == before
 
 
 def test_a_list_of_floats_is_an_array():

@@ -193,18 +193,23 @@ def test_what_is_kept_for_the_backward_pass_is_counted():
     assert measuring.kept(mask) == measuring.kept(fastdrop.DropoutMask((4,), 0.5, key=1)) < 1000
 
 
-def suite(tmp_path, *arguments, **variables):
-    """A part of the suite, run as a user runs it. Gives the JSON and what was printed."""
-    path = tmp_path / "run.json"
+def pytest_process(*arguments, **variables):
+    """pytest, as a user runs it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FASTDROP", "PYTEST"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--quick", f"--benchmark-json={path}", "-p", "no:cacheprovider", *arguments],
+    path = os.pathsep.join(filter(None, [variables.pop("PYTHONPATH", ""), environment.get("PYTHONPATH", "")]))
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         cwd=ROOT,
-        env=environment | variables,
+        env=environment | variables | ({"PYTHONPATH": path} if path else {}),
         capture_output=True,
         text=True,
     )
-    return path, done
+
+
+def suite(tmp_path, *arguments, **variables):
+    """A part of the suite, run as a user runs it. Gives the JSON and what was printed."""
+    path = tmp_path / "run.json"
+    return path, pytest_process("--quick", f"--benchmark-json={path}", *arguments, **variables)
 
 
 @needs_core
@@ -217,7 +222,7 @@ def test_a_run_holds_all_passes_and_says_what_it_is(tmp_path):
         assert len(case.passes) == 3
         assert min(case.passes) >= measuring.QUICK.fewest
     for record in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]:
-        case = run.cases[record["fullname"].rpartition("/")[2]]
+        case = run.cases[results.short_name(record["fullname"])]
         assert len(record["extra_info"]["off"]) == case.estimate.rounds - case.estimate.good
     known = run.environment
     assert (known["set"], known["complete"], known["failed"]) == ("quick", True, [])
@@ -227,6 +232,85 @@ def test_a_run_holds_all_passes_and_says_what_it_is(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") < 200 * len(run.cases)  # lists of numbers are lines
     assert json.loads(text)["machine_info"].get("node") is None
+
+
+@needs_core
+@pytest.mark.parametrize("save", ["--benchmark-save=kept", "--benchmark-autosave"])
+def test_a_saved_run_has_every_round_of_every_pass(tmp_path, save):
+    place = tmp_path / "storage"
+    _, done = suite(tmp_path, "benchmarks/test_recurrent.py", "--passes=2", save, f"--benchmark-storage={place}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = place.rglob("*.json")
+    assert all(len(case.passes) == 2 for case in results.read(path).cases.values())
+    _, done = suite(tmp_path, "benchmarks/test_recurrent.py", "--benchmark-compare", f"--benchmark-storage={place}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(NOW)" in done.stdout
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--benchmark-json=/no/such/folder/run.json"], "--benchmark-json: '/no/such/folder/run.json' cannot be"),
+        (["--benchmark-json=/dev/full"], "No space left on device"),
+        (["--benchmark-save=x", "--benchmark-storage=/proc/none"], "--benchmark-storage: '/proc/none/"),
+        (["--benchmark-compare", "--benchmark-storage={}"], "--benchmark-compare: there is no such run in {}"),
+        (["--benchmark-compare-fail=min:5%"], "--benchmark-compare-fail needs --benchmark-compare"),
+        (["-p", "no:benchmark"], "the suite needs pytest-benchmark"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_can_not_be_written_is_found_before_anything_is_measured(tmp_path, arguments, said):
+    if arguments[-1] == "no:benchmark":
+        done = pytest_process("benchmarks/test_recurrent.py", *arguments)
+    else:
+        _, done = suite(tmp_path, "benchmarks/test_recurrent.py", *(one.format(tmp_path) for one in arguments))
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert said.format(tmp_path) in done.stderr + done.stdout
+    assert "passed" not in done.stdout
+
+
+@needs_core
+def test_several_processes_at_a_time_prove_and_do_not_measure(tmp_path):
+    pytest.importorskip("xdist")
+    path, done = suite(tmp_path, "benchmarks/test_recurrent.py", "-n", "2")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "leave -n out" in done.stderr
+    path, done = suite(tmp_path, "benchmarks/test_recurrent.py", "-n", "2", "--benchmark-disable")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing was measured, so no run is written" in done.stdout
+    assert not path.exists()
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("arguments", "is_whole"),
+    [
+        (["benchmarks"], True),
+        (["benchmarks", "--full"], True),
+        (["benchmarks", "--ignore=benchmarks/test_peers.py"], False),
+        (["benchmarks", "--ignore-glob=*peers*"], False),
+        (["benchmarks", "-o", "python_files=test_recurrent.py"], False),
+        (["benchmarks", "-o", "python_functions=test_d*"], False),
+        (["benchmarks", "--deselect=benchmarks/test_recurrent.py::test_draw[0.1-shared]"], False),
+        (["benchmarks", "-k", "not per-gate"], False),
+        (["benchmarks", "--setup-plan"], False),
+        (["benchmarks", "--setup-only"], False),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_part_is_no_whole(tmp_path, arguments, is_whole):
+    (tmp_path / "tells_whether_it_is_whole.py").write_text(
+        "import pytest\n"
+        "@pytest.hookimpl(trylast=True)\n"
+        "def pytest_collection_finish(session):\n"
+        "    print('WHOLE:', session.config.option.is_whole, session.config.option.passes)\n"
+        "    session.items.clear()\n"
+    )
+    before = set((ROOT / "benchmarks" / "results").iterdir())
+    done = pytest_process(*arguments, "-p", "tells_whether_it_is_whole", PYTHONPATH=str(tmp_path))
+    assert f"WHOLE: {is_whole} {4 if is_whole else 1}" in done.stdout, done.stdout + done.stderr
+    assert set((ROOT / "benchmarks" / "results").iterdir()) == before
 
 
 @needs_core
@@ -287,6 +371,25 @@ def test_a_file_that_is_no_baseline_is_named(tmp_path, text, message):
     with pytest.raises(instructions.Failed, match=message) as caught:
         instructions.read(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_cache_that_the_system_does_not_describe_is_left_out(tmp_path, monkeypatch):
+    described = [
+        {"level": "1", "type": "Data"},
+        {"level": "1", "type": "Instruction", "size": "32K"},
+        {"level": "2", "type": "Unified", "size": "1M"},
+        {"level": "3", "type": "Unified", "size": ""},
+        {"level": "4", "type": "Unified", "size": "0K"},
+        {"level": "?", "type": "Unified", "size": "1M"},
+        {},
+    ]
+    for number, files in enumerate(described):
+        (tmp_path / f"index{number}").mkdir()
+        for name, text in files.items():
+            (tmp_path / f"index{number}" / name).write_text(f"{text}\n")
+    helpers.pretend_caches(monkeypatch, tmp_path)
+    assert measuring.caches() == {"L1i": 32 << 10, "L2": 1 << 20}
+    assert fastdrop.show_config("dicts")["last-level cache"] == 1 << 20
 
 
 def test_made_up_runs_look_like_those_of_the_suite():

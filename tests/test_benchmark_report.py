@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Reports are made from the JSON alone: the same file gives the same bytes, and what they show is what it holds."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -16,12 +15,8 @@ from benchmarks import results, views
 
 ROOT = Path(__file__).parents[1]
 
-# Where the benchmarks are tested these must be there; else what needs them is skipped.
-MISSING = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-needs_templates = pytest.mark.skipif(
-    bool(MISSING) and os.environ.get("FASTDROP_TEST_BENCHMARKS") != "1",
-    reason=f"reports: {' and '.join(MISSING)} not installed, which pip install -e '.[bench]' does",
-)
+# With jinja2 and matplotlib, which must be there where it is asked for.
+needs_templates = pytest.mark.asked_for("FASTDROP_TEST_BENCHMARKS")
 
 
 @pytest.fixture
@@ -96,6 +91,26 @@ def test_tables_keep_their_columns_whatever_a_name_holds(stored, tmp_path):
 
 
 @needs_templates
+def test_names_are_no_markup_in_either(tmp_path):
+    generator = np.random.default_rng(0)
+    peer = {"references": ("np.copyto", "fastdrop"), "out": "fresh", "peer": "A $peer$ & co\n", "memory": None}
+    records = [
+        *made_up_runs.report_records(),
+        made_up_runs.record("code", 2.0, generator, statement="y = `x` | <b>", **peer),
+    ]
+    folder = tmp_path / "re sults (1)"
+    folder.mkdir()
+    stored = made_up_runs.store(folder / "a#b_c.json", records, cpu="<i>CPU</i> | `2` \ud800\nlines")
+    made = make(stored, tmp_path / "out")
+    report, page = made["REPORT.md"], made["index.html"]
+    assert r"\<i\>CPU\</i\> \| \`2\` \\ud800 lines" in report
+    assert "<i>" not in report + page
+    assert "- A $peer$ \\& co: ``y = `x` | <b>``" in report
+    assert r"[../re sults (1)/a#b\_c.json](../re%20sults%20%281%29/a%23b_c.json)" in report
+    assert 'href="../re%20sults%20%281%29/a%23b_c.json"' in page
+
+
+@needs_templates
 def test_what_failed_is_told_in_both(tmp_path):
     path = made_up_runs.store(tmp_path / "run.json", made_up_runs.report_records(), failed=["test_dropout.py::test_x"])
     made = make(path, tmp_path / "out")
@@ -133,7 +148,7 @@ def test_a_small_run_has_a_report_too(tmp_path):
 
 
 @needs_templates
-def test_a_file_that_can_not_be_read_ends_it_with_its_name(stored, tmp_path):
+def test_a_file_that_cannot_be_read_ends_it_with_its_name(stored, tmp_path):
     stored.write_text('{"schema": 1}')
     done = command(stored, tmp_path / "out")
     assert done.returncode == 2

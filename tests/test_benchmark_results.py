@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What benchmark runs say: of rounds with known answers, of files that are no runs, of two runs side by side."""
 
-import importlib.util
 import json
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import made_up_runs
 import numpy as np
@@ -13,10 +15,7 @@ import pytest
 from benchmarks import compare, results
 
 # SciPy is not among what the tests need; where the benchmarks are tested it must be there.
-needs_scipy = pytest.mark.skipif(
-    importlib.util.find_spec("scipy") is None and os.environ.get("FASTDROP_TEST_BENCHMARKS") != "1",
-    reason="comparisons: SciPy is not installed, which pip install -e '.[bench]' does",
-)
+needs_scipy = pytest.mark.asked_for("FASTDROP_TEST_BENCHMARKS")
 
 
 def case(seconds, references, passes=None):
@@ -29,7 +28,7 @@ def run_of(records, **environment):
     """A run that has not been in a file."""
     cases = {}
     for one in records:
-        name = one["fullname"].rpartition("/")[2]
+        name = results.short_name(one["fullname"])
         cases[name] = results._case(name, one)
     return results.Run(None, "2026-01-02T03:04:05", made_up_runs.ENVIRONMENT | environment, cases)
 
@@ -171,6 +170,81 @@ def test_a_file_that_is_no_run_is_named_with_what_is_wrong(tmp_path, content, me
     assert str(caught.value).startswith(str(path))
 
 
+def environment(**fields):
+    return changed(lambda d: d["machine_info"]["fastdrop"].update(fields))
+
+
+def extra(field, value):
+    return changed(lambda d: first(d)["extra_info"].__setitem__(field, value))
+
+
+def about(**fields):
+    return changed(lambda d: first(d)["extra_info"]["case"].update(fields))
+
+
+WRONG_TYPES = {
+    "passes": (extra("passes", [26.0] * 4), "passes are not numbers of rounds"),
+    "rate": (about(rate="0.1"), 'case.rate cannot be "0.1"'),
+    "rate NaN": (about(rate=math.nan), "case.rate cannot be NaN"),
+    "bytes": (about(bytes=math.inf), "case.bytes cannot be Infinity"),
+    "elements": (about(elements=10**400), "case.elements cannot be 1000"),
+    "peer": (about(peer=["x"]), "case.peer cannot be"),
+    "case": (extra("case", None), "NoneType"),
+    "caches": (environment(caches=None), "machine_info.fastdrop.caches cannot be null"),
+    "commit": (environment(commit=[]), r"machine_info.fastdrop.commit cannot be \[\]"),
+    "cpus": (environment(cpus=True), "cpus cannot be true"),
+    "isas": (environment(isas="avx2"), "isas cannot be"),
+    "failed": (environment(failed=[1]), "failed cannot be"),
+    "skipped": (environment(skipped=[{"why": 1}]), "skipped cannot be"),
+    "date": (changed(lambda d: d.update(datetime=7)), "datetime cannot be 7"),
+    "seconds": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, "0.1")), "not seconds"),
+    "seconds true": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, True)), "not seconds"),
+    "huge seconds": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, 10**400)), "too large"),
+    "bound": (extra("bounds", [{"name": "b", "over": {"np.copyto": 1}, "at_most": None}]), "bound.at_most cannot be"),
+    "deep": (lambda path: b"[" * 5000, "lists within lists"),
+    "deeper": (lambda path: b'{"benchmarks":' + b"[" * 100_000, "lists within lists"),
+    "many digits": (lambda path: b'{"benchmarks": [' + b"9" * 5000 + b"]}", "digits"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_a_value_of_a_wrong_type_is_no_verdict(tmp_path, capsys, content, message):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content(tmp_path))
+    with pytest.raises(results.BadResult, match=message):
+        results.read(path)
+    assert compare.main([str(stored(tmp_path)), str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_is_no_file_is_no_verdict(tmp_path, capsys):
+    good = str(stored(tmp_path))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, why in ((tmp_path, "Is a directory"), (pipe, "the file is empty"), ("/dev/zero", "not a file")):
+        assert compare.main([good, str(path)]) == 2
+        assert capsys.readouterr().err == f"python -m benchmarks.compare: error: {path}: {why}\n"
+
+
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [
+        ("benchmarks/test_a.py::test_b", "test_a.py::test_b"),
+        ("test_a.py::test_b[NumPy/MKL]", "test_a.py::test_b[NumPy/MKL]"),
+        ("some/folder/test_a.py::test_b[a::b/c]", "test_a.py::test_b[a::b/c]"),
+    ],
+)
+def test_only_what_stands_before_the_colons_is_a_path(node, name):
+    assert results.short_name(node) == name
+
+
+def test_cases_whose_names_differ_before_a_slash_are_two(tmp_path):
+    generator = np.random.default_rng(0)
+    records = [made_up_runs.record(name, 1.5, generator) for name in ("NumPy/MKL", "PyTorch/MKL")]
+    run = results.read(made_up_runs.store(tmp_path / "run.json", records))
+    assert list(run.cases) == ["test_dropout.py::test_dropout[NumPy/MKL]", "test_dropout.py::test_dropout[PyTorch/MKL]"]
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(results.BadResult, match=r"nowhere\.json: No such file"):
         results.read(tmp_path / "nowhere.json")
@@ -306,6 +380,60 @@ def test_the_command_ends_with_a_status_for_ci_and_a_summary(tmp_path, capsys, f
 
 
 @needs_scipy
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_without_a_letter_does_not_change_the_verdict(tmp_path, encoding):
+    arguments = files(tmp_path, many(2, {7: 1.1}), failed=["test_a.py::test_b[\u03b1]"])
+    done = command(arguments, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert r"b[\u03b1]" in done.stdout
+
+
+@needs_scipy
+@pytest.mark.parametrize(("factors", "verdict"), [({}, 0), ({7: 1.1}, 1)])
+def test_a_closed_pipe_does_not_change_the_verdict(tmp_path, factors, verdict):
+    read, write = os.pipe()
+    os.close(read)
+    done = command(files(tmp_path, many(2, factors)), stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (verdict, "")
+
+
+@needs_scipy
+def test_a_summary_that_can_not_be_written_is_no_verdict(tmp_path, capsys):
+    arguments = files(tmp_path, many(2))
+    for place in ("/dev/full", "/no/such/folder/file.md"):
+        assert compare.main([*arguments, "--markdown", place]) == 2
+        assert capsys.readouterr().err.startswith(f"python -m benchmarks.compare: error: --markdown {place}: No ")
+    with open("/dev/full", "w") as full:
+        done = command(arguments, stdout=full)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def command(arguments, stdout=subprocess.PIPE, **variables):
+    """The comparison in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", *arguments],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | variables,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding=variables.get("PYTHONIOENCODING"),
+    )
+
+
+@needs_scipy
+def test_names_are_no_markup_in_the_summary(tmp_path, capsys):
+    records = [*many(2), made_up_runs.record("a|b`c<d>\n", 1, np.random.default_rng(0))]
+    failed = ["pass 2 of 4, with exit status 1", "benchmarks/test_dropout.py::test_dropout[x|y]"]
+    assert compare.main([*files(tmp_path, records, failed=failed, cpu="<b>CPU</b>"), "--other-machine"]) == 1
+    text = capsys.readouterr().out
+    assert r"\<b\>CPU\</b\>" in text
+    assert "\n- dropout[a\\|b\\`c\\<d\\> ]\n" in text
+    assert "\n- pass 2 of 4, with exit status 1\n- dropout[x\\|y]\n" in text
+
+
+@needs_scipy
 def test_cases_that_fail_come_or_go_are_told(tmp_path, capsys):
     failed = "benchmarks/test_dropout.py::test_dropout[29]"
     records = [*many(2)[:29], made_up_runs.record("brand new", 1, np.random.default_rng(0))]
@@ -324,7 +452,7 @@ def test_runs_of_different_machines_are_compared_only_when_asked(tmp_path, capsy
     assert compare.main([*arguments, "--other-machine"]) == 0
 
 
-def test_runs_that_can_not_be_read_end_with_their_names(tmp_path, capsys):
+def test_runs_that_cannot_be_read_end_with_their_names(tmp_path, capsys):
     (tmp_path / "empty.json").touch()
     good = str(stored(tmp_path))
     assert compare.main([good, str(tmp_path / "empty.json")]) == 2
@@ -332,7 +460,7 @@ def test_runs_that_can_not_be_read_end_with_their_names(tmp_path, capsys):
 
 
 @needs_scipy
-def test_runs_without_a_case_in_common_can_not_be_compared(tmp_path, capsys):
+def test_runs_without_a_case_in_common_cannot_be_compared(tmp_path, capsys):
     arguments = files(tmp_path, [made_up_runs.record("else", 1, np.random.default_rng(0))])
     assert compare.main(arguments) == 2
     assert "no case in common" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 """``python -m fastdrop``: what it prints, what it refuses, and its exit status. No test asks how fast anything is."""
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -46,8 +47,15 @@ def refused(argv, capsys):
     return captured.err
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "fastdrop", *arguments], capture_output=True, text=True, timeout=60)
+def run(*arguments, stdout=subprocess.PIPE, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "fastdrop", *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        env=os.environ | variables,
+    )
 
 
 def test_no_command_prints_help(capsys):
@@ -77,6 +85,17 @@ def test_version(capsys):
         (["bench", "--sizes", "1X"], "--sizes"),
         (["bench", "--sizes", "0"], "--sizes"),
         (["bench", "--sizes", "6"], "--sizes"),
+        (["bench", "--sizes", "999G"], "--sizes"),
+        (["bench", "--sizes", "9" * 5000], "--sizes"),
+        (["bench", "--sizes", "9" * 25], "--sizes"),
+        (["bench", "--seconds", "1e400"], "--seconds"),
+        (["bench", "--threads", "9" * 5000], "--threads"),
+        (["verify", "--seed", "9" * 5000], "--seed"),
+        (["bench", "--json", "/dev/full"], "--json"),
+        (["bench", "--json", "/proc/times.json"], "--json"),
+        (["bench", "--json", "."], "--json"),
+        (["bench", "--array", "."], "--array"),
+        (["bench", "--bo\ngus"], r"--bo\ngus"),
         (["bench", "--dtype", "int8"], "--dtype"),
         (["bench", "--quick", "--seconds", "5"], "--quick"),
         (["bench", "--json", "/no/such/folder/times.json"], "--json"),
@@ -92,6 +111,40 @@ def test_wrong_arguments_are_named_in_one_line(argv, name, capsys):
 def test_an_import_of_the_package_leaves_the_tools_out():
     code = "import sys, fastdrop; print([name for name in sys.modules if 'fastdrop._tools' in name])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["info"], ["info", "--json"], ["verify", "--cases", "2"], ["--help"], ["bench", "--help"], ["--version"]],
+)
+def test_a_stdout_that_takes_nothing_is_one_line(arguments, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = run(*arguments, stdout=full, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2
+    assert done.stderr.startswith("python -m fastdrop")
+    assert done.stderr.endswith("stdout: No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["verify", "--cases", "2"], ["bench", "--help"]])
+def test_a_reader_that_has_enough_changes_no_verdict(arguments):
+    read, write = os.pipe()
+    os.close(read)
+    done = run(*arguments, stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_that_nobody_thought_of_is_no_verdict(monkeypatch, capsys):
+    def fails(**_):
+        raise ZeroDivisionError("of all\nthings")
+
+    monkeypatch.setattr(verify, "run", fails)
+    assert main(["verify"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("python -m fastdrop verify: error: ZeroDivisionError: of all\\nthings")
+    assert error.count("\n") == 1
 
 
 # info
@@ -262,7 +315,7 @@ def test_bench_writes_every_round(tmp_path, capsys):
         best = min(times["copy"])
         noisy = [i for i, taken in enumerate(times["copy"]) if taken > timing.NOISY * best]
         assert group["noisy rounds"] == noisy
-    assert max(len(line) for line in out.splitlines()) <= 100
+    assert max(len(line) for line in out.splitlines()) <= 80
 
 
 def test_bench_quick_with_bounds(tmp_path, monkeypatch, capsys):
@@ -280,7 +333,85 @@ def test_bench_quick_with_bounds(tmp_path, monkeypatch, capsys):
         assert bound["bound"] in line
         assert (f" {bound['value']:.2f} " if bound["value"] is not None else "not measured: ") in line
         assert bound["met"] is None or line.endswith(" met") == bound["met"]
-    assert max(len(line) for line in out.splitlines()) <= 100
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(("columns", "beside"), [("80", 1), ("100", 2), ("136", 3)])
+def test_a_wider_terminal_shows_more_rates_beside_each_other(columns, beside, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main([*BENCH, "--rates", "0.1", "0.2", "0.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(line.count(" rate ") for line in lines) == beside
+    assert max(map(len, lines)) <= int(columns)
+
+
+def test_an_instruction_set_and_a_dtype_have_no_case(capsys):
+    assert main([*BENCH[:3], "--sizes", "8", "--isa", helpers.names()[-1].upper(), "--dtype", "Float64"]) == 0
+    assert f"of float64, {helpers.names()[-1]}, 1 thread\n" in capsys.readouterr().out
+
+
+def test_names_that_a_terminal_can_not_show_are_escaped(tmp_path):
+    array = tmp_path / "\u00fc\n.npy"
+    np.save(array, np.ones(3))
+    file = tmp_path / "times.json"
+    done = run("bench", "--seconds", "0.3", "--array", str(array), "--json", str(file), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\xfc\n.npy of float64" in done.stdout
+    assert json.loads(file.read_text())["settings"]["array"] == str(array)
+
+
+def test_a_json_file_keeps_what_it_holds_until_there_is_something_better(broken, tmp_path, capsys):
+    file = tmp_path / "times.json"
+    file.write_text("precious")
+    assert main([*BENCH, "--json", str(file)]) == 1
+    assert file.read_text() == "precious"
+
+
+def test_the_array_is_not_overwritten(tmp_path, capsys):
+    file = tmp_path / "x.npy"
+    np.save(file, np.ones(3))
+    assert "--json" in refused(["bench", "--array", str(file), "--json", str(file)], capsys)
+
+
+def interrupt_after(rounds, monkeypatch):
+    """Have the user lose patience when the second contender has been timed so often."""
+    measure = timing.Contender.measure
+    count = 0
+
+    def counted(self):
+        nonlocal count
+        count += self.name != "copy"
+        if count > rounds:
+            raise KeyboardInterrupt
+        return measure(self)
+
+    monkeypatch.setattr(timing.Contender, "measure", counted)
+
+
+def test_an_interrupt_keeps_what_was_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(timing, "MAX_ROUNDS", 5)
+    interrupt_after(30, monkeypatch)
+    file = tmp_path / "times.json"
+    assert main([*BENCH, "64K", "--json", str(file)]) == 130
+    captured = capsys.readouterr()
+    report = json.loads(file.read_text())
+    assert report["complete"] is False
+    assert 1 <= len(report["groups"]) <= 3
+    for group in report["groups"]:
+        assert {len(contender["seconds"]) for contender in group["contenders"]} == {group["rounds"]}
+        assert f" {group['name']} " in captured.out
+    assert captured.err == (
+        f"python -m fastdrop bench: interrupted: {len(report['groups'])} of 3 groups were measured, "
+        f"and written to {file}\n"
+    )
+
+
+def test_an_interrupt_before_the_first_round_leaves_no_file(tmp_path, monkeypatch, capsys):
+    interrupt_after(0, monkeypatch)
+    file = tmp_path / "times.json"
+    assert main([*BENCH, "--json", str(file)]) == 130
+    assert capsys.readouterr() == ("", "python -m fastdrop bench: interrupted\n")
+    assert not file.exists()
 
 
 def test_bench_gives_no_number_to_wrong_results(broken, tmp_path, capsys):
@@ -333,6 +464,14 @@ def test_arrays_that_cannot_be_timed(tmp_path, capsys):
     empty.write_bytes(b"")
     for path in (text, empty):
         assert "is not a .npy file" in refused(["bench", "--array", str(path)], capsys)
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a file" in refused(["bench", "--array", str(tmp_path / "pipe")], capsys)
+    whole = tmp_path / "whole.npy"
+    np.save(whole, np.ones(100))
+    truncated = tmp_path / "truncated.npy"
+    for length in (3, 9, 50, 128, 900):
+        truncated.write_bytes(whole.read_bytes()[:length])
+        assert "truncated" in refused(["bench", "--array", str(truncated)], capsys)
     several = tmp_path / "several.npz"
     np.savez(several, a=np.ones(3), b=np.ones(3))
     assert "holds several arrays" in refused(["bench", "--array", str(several)], capsys)

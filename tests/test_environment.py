@@ -92,7 +92,7 @@ def without_core(tmp_path):
 @pytest.mark.parametrize(
     "isa",
     [
-        pytest.param(name, marks=pytest.mark.skipif(name not in COMPILED, reason=f"{name} can not run here"))
+        pytest.param(name, marks=pytest.mark.skipif(name not in COMPILED, reason=f"{name} cannot run here"))
         for name in KNOWN
     ],
 )
@@ -123,7 +123,7 @@ def test_an_instruction_set_of_another_machine_is_an_error_at_import():
 
 
 @needs_core
-def test_a_built_instruction_set_that_the_machine_can_not_run_is_an_error_and_never_called():
+def test_a_built_instruction_set_that_the_machine_cannot_run_is_an_error_and_never_called():
     # No machine of ours lacks one of them, so the answer of the detection is replaced for the import.
     last = CORE.built()[-1]
     code = (
@@ -158,7 +158,7 @@ def test_the_number_of_threads_that_is_asked_for_is_used(threads):
     assert report(FASTDROP_NUM_THREADS=threads)["threads"] == int(threads)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the CPUs of a process can not be set here")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the CPUs of a process cannot be set here")
 def test_by_default_there_are_as_many_threads_as_cpus_that_the_process_may_use():
     usable = os.sched_getaffinity(0)
     assert report()["threads"] == len(usable)
@@ -167,7 +167,7 @@ def test_by_default_there_are_as_many_threads_as_cpus_that_the_process_may_use()
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "two", "1.5", " 2", "1_0", "²", "9" * 5000])
-def test_a_number_of_threads_that_can_not_be_is_an_error_at_import(threads):
+def test_a_number_of_threads_that_cannot_be_is_an_error_at_import(threads):
     message = refusal(FASTDROP_NUM_THREADS=threads)
     assert message.startswith("ValueError: FASTDROP_NUM_THREADS")
     assert "at least 1" in message
@@ -341,7 +341,7 @@ def test_a_core_that_is_no_extension_module_is_an_error_at_import(without_core):
 @pytest.mark.parametrize("isa", ["reference", *KNOWN])
 def test_every_choice_gives_the_same_mask(isa):
     if isa != "reference" and isa not in COMPILED:
-        pytest.skip(f"{isa} can not run here")
+        pytest.skip(f"{isa} cannot run here")
     choice = {"FASTDROP_NO_EXTENSION": "1"} if isa == "reference" else {"FASTDROP_ISA": isa}
     assert report(**choice)["kept"] == KEPT
 

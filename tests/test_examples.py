@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the scripts of examples/ compute and print is right.
 
-They need the packages of the group ``examples``; FASTDROP_TEST_EXAMPLES=1 makes it an error, and not a skip, that one
-is missing. FASTDROP_SEED_TABLE names the data file of the exercise whose table ``inverted_dropout.py`` reproduces; if
-it is not set, ../shared/seed_table/data.mat is looked for beside the checkout.
+They need minutes and the packages of the group ``examples``, so they run where FASTDROP_TEST_EXAMPLES=1 asks for them;
+there it is an error that a package is missing. FASTDROP_SEED_TABLE names the data file of the exercise whose table
+``inverted_dropout.py`` reproduces; if it is not set, ../shared/seed_table/data.mat is looked for beside the checkout.
 """
 
 import functools
@@ -38,9 +38,7 @@ def needs(*packages):
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing and os.environ.get("FASTDROP_TEST_EXAMPLES") == "1":
         raise pytest.UsageError(f"FASTDROP_TEST_EXAMPLES=1 asks for packages that are missing: {', '.join(missing)}")
-    return pytest.mark.skipif(
-        bool(missing), reason=f"the examples need {', '.join(missing)}: install fastdrop[examples]"
-    )
+    return pytest.mark.asked_for("FASTDROP_TEST_EXAMPLES")
 
 
 needs_packages = needs("matplotlib", "scipy", "sklearn", "tqdm")

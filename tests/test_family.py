@@ -8,13 +8,15 @@ import math
 import helpers
 import numpy as np
 import pytest
+from conftest import FAMILY
 
 import fastdrop
-from fastdrop import DropoutMask, GaussianMask, PhiloxStream
+from fastdrop import BlockMask, DropoutMask, GaussianMask, PhiloxStream
 
 DROPPING = (
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "drop_path", "dropconnect", "embedding_dropout"),
-    *("alpha_dropout", "feature_alpha_dropout", "dropout_add", "bias_dropout_add", "relu_dropout", "zoneout"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "drop_block2d", "drop_path", "dropconnect"),
+    *("embedding_dropout", "alpha_dropout", "feature_alpha_dropout"),
+    *("dropout_add", "bias_dropout_add", "relu_dropout", "zoneout"),
 )
 FUSED = ("dropout_add", "bias_dropout_add", "relu_dropout", "zoneout")
 AMOUNTS = (0.25, 0.5, 0.9)
@@ -53,7 +55,8 @@ def definition(function, mask, number, *arrays):
     if "alpha" in function.name:
         scale, shift, fill = map(number, helpers.alpha_numbers(mask.rate))
         return np.where(keep, x * scale + shift, fill)
-    scale, zero = number(1 / (1 - mask.rate)), number(0)
+    usual = 1 / (1 - mask.rate)
+    scale, zero = number(keep.size / keep.sum() if isinstance(mask, BlockMask) else usual), number(0)
     match function.name:
         case "dropout_add":
             return arrays[1] + np.where(keep, x * scale, zero)
@@ -166,6 +169,122 @@ def test_zoneout_at_rate_0_and_1_is_one_of_its_operands_and_feels_nothing_of_the
             assert y is not expected
             for gradient, right in zip(fastdrop.zoneout_backward(dy, mask), gradients, strict=True):
                 assert_same_bits(gradient, right)
+
+
+# Shapes matter where something is dropped, and nowhere else
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("dropout1d", shape) for shape in [(), (5,), (1, 2, 3, 4)]),
+        *(("dropout2d", shape) for shape in [(), (5,), (5, 6), (1,) * 5]),
+        *(("dropout3d", shape) for shape in [(), (5, 6), (1,) * 6]),
+        *(("feature_alpha_dropout", shape) for shape in [(), (5,)]),
+        *(("embedding_dropout", shape) for shape in [(), (5,), (1, 2, 3)]),
+        ("drop_path", ()),
+    ],
+)
+def test_an_array_that_could_not_be_dropped_comes_back_where_nothing_is(name, shape, either):
+    function, x = getattr(fastdrop, name), np.ones(shape, np.float32)
+    for rate, training in ((0.5, False), (0.0, True), (1.0, False), (0.0, False)):
+        y, mask = function(x, rate, training=training, rng=1, return_mask=True)
+        assert y is x
+        assert mask.apply(x) is x
+        out = np.zeros(shape, np.float32)
+        assert function(x, rate, training=training, rng=1, out=out) is out
+        assert (out == 1).all()
+    with pytest.raises(ValueError, match=r"(x|table) must have .*dimension|(x|table) must have shape"):
+        function(x, 0.5, rng=1)
+
+
+# What a peer has
+
+
+@pytest.mark.parametrize("name", ["alpha_dropout", "gaussian_dropout", "gaussian_noise"])
+def test_noise_shape_of_noise_is_the_small_mask_broadcast(name, dtype, either):
+    x = np.random.default_rng(0).standard_normal((7, 6, 50)).astype(dtype)
+    for noise_shape in ((7, 1, 50), (None, 6, 1), (1, 50), (), (7, 6, 50), None):
+        y, mask = getattr(fastdrop, name)(x, 0.3, noise_shape=noise_shape, rng=3, return_mask=True)
+        lengths = mask.noise_shape or x.shape
+        small = dataclasses.replace(FAMILY[name], shape=lengths).mask(0.3, PhiloxStream(3), 0)
+        np.testing.assert_array_equal(mask, np.broadcast_to(np.asarray(small), x.shape))
+        wide, number = widened([x], dtype)
+        if name == "alpha_dropout":
+            expected = definition(FAMILY[name], mask, number, *wide)
+        else:
+            noise = number(mask.stddev) * np.broadcast_to(normals(small), x.shape).astype(number)
+            expected = wide[0] + noise if mask.additive else wide[0] * (number(1) + noise)
+        assert_same_bits(y, expected.astype(dtype))
+        assert_same_bits(mask.apply(x), y)
+    with pytest.raises(ValueError, match="noise_shape"):
+        getattr(fastdrop, name)(x, 0.3, noise_shape=(2, 50))
+
+
+def test_drop_path_scales_where_its_mode_says(dtype, either):
+    x = np.ones((40, 3), dtype)
+    options = {"mode": "downscale_in_infer", "rng": 3}
+    y, mask = fastdrop.drop_path(x, 0.25, return_mask=True, **options)
+    assert_same_bits(y, np.where(mask, x, np.zeros((), dtype)))
+    assert mask == DropoutMask(x.shape, 0.25, key=PhiloxStream(3).key, noise_shape=(40, 1), scale=1)
+    assert_same_bits(fastdrop.drop_path(x, 0.25, training=False, **options), (x * np.float32(0.75)).astype(dtype))
+    with pytest.raises(ValueError, match="mode must be 'upscale_in_train' or 'downscale_in_infer', got 'row'"):
+        fastdrop.drop_path(x, 0.25, mode="row")
+
+
+def test_zoneout_by_a_given_mask(dtype, either):
+    new, old = FAMILY["zoneout"].arrays(dtype)
+    shape, keep = new.shape, np.random.default_rng(1).random(new.shape) < 0.6
+    stream = helpers.default_stream()
+    before = stream.call
+    for mask in (
+        DropoutMask(shape, 0.3, key=1),
+        DropoutMask(shape, keep_prob=0.1, key=1, noise_shape=(shape[0], 1, 1)),
+        DropoutMask.from_array(keep, 0),
+        DropoutMask.from_array(keep, 0.5),
+        fastdrop.zoneout(new, old, 0.3, rng=5, return_mask=True)[1],
+    ):
+        y, used = fastdrop.zoneout(new, old, mask=mask, return_mask=True)
+        assert_same_bits(y, np.where(mask, new, old))
+        assert (used.scale, used.key, used.call, used.rate) == (1, mask.key, mask.call, mask.rate)
+        dnew, dold = fastdrop.zoneout_backward(np.ones(shape, dtype), used)
+        assert_same_bits(dnew, np.where(mask, np.ones((), dtype), np.zeros((), dtype)))
+        assert_same_bits(dold, np.where(mask, np.zeros((), dtype), np.ones((), dtype)))
+        assert_same_bits(
+            fastdrop.zoneout(new, old, mask=mask, training=False),
+            fastdrop.zoneout(
+                new, old, training=False, **({"keep_prob": 0.1} if mask.keep_prob == 0.1 else {"rate": mask.rate})
+            ),
+        )
+    assert stream.call == before
+    out = old.copy()
+    assert fastdrop.zoneout(new, out, mask=mask, out=out) is out
+    assert_same_bits(out, y)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mask": np.ones((7, 5, 9), bool)}, TypeError, "mask must be a DropoutMask, got an ndarray"),
+        ({"mask": DropoutMask((7, 5), 0.5, key=1)}, ValueError, r"mask must have the shape of new, \(7, 5, 9\)"),
+        ({"rate": 0.5}, ValueError, "give a mask, or rate, keep_prob and rng to draw one, not both"),
+        ({"keep_prob": 0.5}, ValueError, "give a mask, or rate, keep_prob and rng to draw one, not both"),
+        ({"rng": 1}, ValueError, "give a mask, or rate, keep_prob and rng to draw one, not both"),
+    ],
+)
+def test_zoneout_refuses_a_mask_that_does_not_fit(options, error, message):
+    with pytest.raises(error, match=message):
+        fastdrop.zoneout(*FAMILY["zoneout"].arrays(), **{"mask": DropoutMask((7, 5, 9), 0.5, key=1), **options})
+
+
+def test_alpha_dropout_takes_a_keep_prob_as_it_was_given(either):
+    x = np.ones(1000)
+    with decimal.localcontext(prec=50):
+        limit = decimal.Decimal("1.7580993408473768")
+        keep = decimal.Decimal("0.1")
+        scale = float(1 / (keep * (1 + (1 - keep) * limit**2)).sqrt())
+    _, mask = fastdrop.alpha_dropout(x, keep_prob=0.1, rng=3, return_mask=True)
+    assert abs(mask.scale - scale) <= 2 * np.spacing(scale)
 
 
 # What training says and does to the stream
@@ -417,7 +536,7 @@ def test_alpha_dropout_keeps_mean_and_variance(rate, group, either):
     x = np.random.default_rng(12).standard_normal((groups // 8, 8, group))
     apply = fastdrop.alpha_dropout if group == 1 else fastdrop.feature_alpha_dropout
     y = apply(x, rate, rng=34)
-    # The standard errors of the mean and of the second moment, over groups that fall as a whole: kept ones have
+    # The standard errors of the mean and of the second moment, over groups that are dropped as a whole: kept ones have
     # the mean b and the variance a**2 / group, and their mean squares have the mean a**2 + b**2.
     a, b, fill = selu_numbers(rate)
     spread_of_mean = (1 - rate) * (a**2 / group + b**2) + rate * fill**2

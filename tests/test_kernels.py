@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Every kernel gives the bits of the reference, at any length, place, alignment and rate, and writes nothing else."""
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -330,6 +331,37 @@ def test_operations_with_given_bits_meet_the_reference(compiled, oracle, dtype, 
     assert bits.is_untouched()
 
 
+TENTH = round(0.1 * 2**32)
+
+
+def test_masks_of_few_elements_meet_the_reference(compiled, oracle):
+    """A step or less of them, by every number of planes."""
+    thresholds = [0, 1, TENTH, (1 << 32) - 1, 1 << 32, *(1 << bit for bit in range(23, 32))]
+    for n, threshold, start in itertools.product((1, 40, 128, 129, 500, 1024, 1100), thresholds, (0, 77, 2**34 - 100)):
+        expected, keep = np.empty(n, np.bool_), np.empty(n, np.bool_)
+        oracle.keep(expected, 0, n, 3, 1, threshold, start)
+        compiled.keep(keep, 0, n, 3, 1, threshold, start)
+        np.testing.assert_array_equal(keep, expected)
+        bits = compiled.keep_bits(n, 3, 1, threshold, start)
+        np.testing.assert_array_equal(bits, np.packbits(expected, bitorder="little"))
+
+
+def test_every_operation_with_every_store_meets_the_reference(compiled, oracle, dtype):
+    """The ways through the core, of which random cases may miss one."""
+    numbers = {"scale": 1.25, "shift": 0.3, "fill": -1.1}
+    for op, past_caches in itertools.product(Operation, (False, True)):
+        work = {"op": op, "period": 33, "shifts": (0, 3, 1, 0), "out": "new", "wild": "x", "seed": 5}
+        work |= {"numbers": numbers, "past_caches": past_caches}
+        for n in (1, 40, 1100, 2 * TILE + 77):
+            for threshold in (0, TENTH, 1 << 31, 1 << 32):
+                how = {"key": 3, "call": 1, "threshold": threshold, "offset": 77}
+                assert_meets(oracle, compiled, dtype, work, 0, n, **how)
+            if op not in WITH_NORMALS:
+                bits = np.random.default_rng(n).integers(0, 256, (n + 88) // 8, np.uint8)
+                how = {"key": 0, "call": 0, "threshold": 0, "offset": 77}
+                assert_meets(oracle, compiled, dtype, work, 0, n, **how, bits=bits)
+
+
 @pytest.mark.parametrize("period", [32, 33, 61, 64, 100, 1000])
 def test_a_bias_begins_anew_at_any_element(compiled, oracle, dtype, period):
     """Its end and beginning meet within every group of elements, and before, in and behind the whole ones."""
@@ -465,6 +497,21 @@ def test_one_decision_for_a_long_run(implementation):
     assert keep.any()
     assert not keep.all()
     np.testing.assert_array_equal(y, np.where(keep[:, None], x * 2, 0))
+
+
+@pytest.mark.parametrize("op", [Operation.DROPOUT, *WITH_BITS], ids=lambda op: op.name.lower())
+def test_one_decision_for_a_long_run_of_every_operation(compiled, oracle, dtype, op):
+    """As for runs of single elements, of which there are as many."""
+    n, length, how = 8, 2500, {"key": 3, "call": 0, "threshold": 1 << 31, "scale": 2.0, "shift": 0.3, "fill": -1.1}
+    x, other, bias = (numbers_of(dtype, size, seed) for seed, size in enumerate((n * length, n * length, 100)))
+    decisions = np.empty(n, np.bool_)
+    oracle.keep(decisions, 0, n, 3, 0, 1 << 31)
+    assert 0 < np.count_nonzero(decisions) < n
+    bits = np.packbits(np.repeat(decisions, length), bitorder="little")
+    expected, y = np.empty_like(x), np.empty_like(x)
+    oracle.apply(x, expected, 0, x.size, **how, bits=bits, **terms_of(op, other, bias))
+    compiled.apply(x, y, 0, x.size, **how, dims=((n, 1), (length, 0)), **terms_of(op, other, bias))
+    np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
 # Rounding, NaN and the other edges of the formats.
@@ -610,7 +657,7 @@ def test_tiles_with_many_undecided_elements(compiled, oracle, key, block, byte, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are made inaccessible with Linux's mprotect")
 def test_nothing_past_the_ends_is_read(compiled):
-    """Arrays and bits end where the next page can not be read, and begin where the one before can not: a process
+    """Arrays and bits end where the next page cannot be read, and begin where the one before cannot: a process
     of its own would die of the first byte too far."""
     program = f"""
         import ctypes, mmap, sys

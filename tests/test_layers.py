@@ -2,6 +2,7 @@
 """A layer is its function with a stream of its own: same bits, same gradient, and a state that goes on where it was."""
 
 import copy
+import functools
 import inspect
 import json
 import pickle
@@ -23,19 +24,28 @@ FORMS = [
     ("Dropout", "dropout", 0.3, {"shared_axes": -1}, (3, 4, 5)),
     ("Dropout", "dropout", 0.3, {"shared_axes": (0, 2)}, (3, 4, 5)),
     ("Dropout", "dropout", 0.3, {"mode": "downscale_in_infer"}, (3, 4, 5)),
-    ("SpatialDropout1D", "dropout1d", 0.4, {}, (5, 7, 3)),
-    ("SpatialDropout1D", "dropout1d", 0.4, {"data_format": "channels_last"}, (5, 3, 7)),
-    ("SpatialDropout2D", "dropout2d", 0.4, {}, (5, 7, 3, 2)),
-    ("SpatialDropout2D", "dropout2d", 0.4, {"data_format": "channels_last"}, (5, 3, 2, 7)),
-    ("SpatialDropout3D", "dropout3d", 0.4, {}, (5, 7, 3, 2, 2)),
-    ("SpatialDropout3D", "dropout3d", 0.4, {"data_format": "channels_last"}, (5, 3, 2, 2, 7)),
+    ("Dropout1d", "dropout1d", 0.4, {}, (5, 7, 3)),
+    ("Dropout2d", "dropout2d", 0.4, {}, (5, 7, 3, 2)),
+    ("Dropout3d", "dropout3d", 0.4, {}, (5, 7, 3, 2, 2)),
+    ("DropBlock2d", "drop_block2d", 0.4, {}, (5, 7, 9, 8)),
+    ("DropBlock2d", "drop_block2d", 0.4, {"block_size": 3, "data_format": "channels_last"}, (5, 9, 8, 7)),
+    ("SpatialDropout1D", "dropout1d", 0.4, {}, (5, 3, 7)),
+    ("SpatialDropout1D", "dropout1d", 0.4, {"data_format": "channels_first"}, (5, 7, 3)),
+    ("SpatialDropout2D", "dropout2d", 0.4, {}, (5, 3, 2, 7)),
+    ("SpatialDropout2D", "dropout2d", 0.4, {"data_format": "channels_first"}, (5, 7, 3, 2)),
+    ("SpatialDropout3D", "dropout3d", 0.4, {}, (5, 3, 2, 2, 7)),
+    ("SpatialDropout3D", "dropout3d", 0.4, {"data_format": "channels_first"}, (5, 7, 3, 2, 2)),
     ("DropPath", "drop_path", 0.4, {}, (40, 3)),
+    ("DropPath", "drop_path", 0.4, {"mode": "downscale_in_infer"}, (40, 3)),
     ("DropConnect", "dropconnect", 0.3, {}, (8, 9)),
     ("EmbeddingDropout", "embedding_dropout", 0.4, {}, (40, 3)),
     ("AlphaDropout", "alpha_dropout", 0.3, {}, (6, 10)),
+    ("AlphaDropout", "alpha_dropout", 0.3, {"noise_shape": (1, None)}, (6, 40)),
     ("FeatureAlphaDropout", "feature_alpha_dropout", 0.3, {}, (6, 10, 2)),
     ("GaussianDropout", "gaussian_dropout", 0.3, {}, (6, 10)),
+    ("GaussianDropout", "gaussian_dropout", 0.3, {"noise_shape": (6, 1)}, (6, 10)),
     ("GaussianNoise", "gaussian_noise", 0.3, {}, (6, 10)),
+    ("GaussianNoise", "gaussian_noise", 0.3, {"noise_shape": (1, None)}, (6, 10)),
 ]
 NAMES = list(dict.fromkeys(form[0] for form in FORMS))
 RATE_LAYERS = [name for name in NAMES if name != "GaussianNoise"]
@@ -47,6 +57,8 @@ class Form:
     def __init__(self, name, function, amount, options, shape):
         self.layer_class = getattr(fastdrop, name)
         self.function = getattr(fastdrop, function)
+        if name.startswith("Spatial"):  # whose default is that of Keras
+            self.function = functools.partial(self.function, data_format="channels_last")
         self.amount, self.options, self.shape = amount, options, shape
 
     def layer(self, rng=7, **more):
@@ -159,6 +171,36 @@ def test_the_gradient_is_that_of_finite_differences_with_the_mask_held(form, mod
         assert not np.array_equal(layer.backward(dy), dy) or form.function is fastdrop.gaussian_noise
 
 
+# A layer with a peer's name is the peer's layer
+
+
+def test_spatial_dropout_drops_features_of_a_sequence_and_not_its_time_steps(either):
+    y = fastdrop.SpatialDropout1D(0.5, rng=1)(np.ones((20, 4, 30)))
+    assert (y == y[:, :1]).all()
+    assert len(np.unique(y[0, 0])) == 2
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_spatial_dropout_takes_batches_alone_and_torchs_dropout_single_samples_too(dims, either):
+    lengths = (3, 2, 4)[:dims]
+    spatial, plain = (getattr(fastdrop, name)(0.5, rng=1) for name in (f"SpatialDropout{dims}D", f"Dropout{dims}d"))
+    for shape in ((*lengths, 5), (*lengths, 5, 1, 1), (5,), ()):
+        with pytest.raises(
+            ValueError, match=rf"x must have shape \(N, .*, C\) in SpatialDropout{dims}D with channels_l"
+        ):
+            spatial(np.ones(shape))
+        assert spatial.rng.call == 0
+    batch, sample = plain(np.ones((50, 20, *lengths))), plain(np.ones((20, *lengths)))
+    for y in (batch.reshape(1000, -1), sample.reshape(20, -1)):
+        assert (y == y[:, :1]).all()
+        assert len(np.unique(y)) == 2
+    with pytest.raises(ValueError, match=rf"x must have shape \(N, C, .*\) or \(C, .*\) in dropout{dims}d"):
+        plain(np.ones((1, 1, *lengths, 5)))
+    for layer in (spatial.eval(), plain.eval()):
+        x = np.ones(5)
+        assert layer(x) is x
+
+
 @pytest.mark.parametrize("name", RATE_LAYERS)
 def test_the_rate_can_be_given_as_its_complement_or_left_out(name):
     cls = getattr(fastdrop, name)
@@ -178,6 +220,39 @@ def test_a_rate_that_is_changed_while_training_holds_from_the_next_pass_on(form,
     mask = layer.mask
     setattr(layer, attribute, 0.1)
     assert layer.mask is mask, "backward is still that of the pass before"
+
+
+@pytest.mark.parametrize("name", RATE_LAYERS)
+def test_a_keep_prob_is_used_as_it_was_given_in_every_copy_of_the_layer(name, tmp_path, either):
+    layer, x = getattr(fastdrop, name)(keep_prob=0.1, rng=5), x_for(name)
+    form = next(Form(*form) for form in FORMS if form[0] == name)
+    expected, mask = form.function(x, keep_prob=0.1, rng=PhiloxStream(5), return_mask=True)
+    assert layer.keep_prob == 0.1
+    restored = [getattr(fastdrop, name)() for _ in range(3)]
+    for again, through in zip(restored, (through_json, through_pickle, through_savez), strict=True):
+        again.load_state_dict(through(layer.state_dict(), tmp_path))
+    later = getattr(fastdrop, name)(0.3, rng=5)
+    later.keep_prob = 0.1
+    for same in (*restored, later, eval(repr(layer), vars(fastdrop)), copy.deepcopy(layer), layer):
+        assert (same.keep_prob, same.rate) == (0.1, 0.9)
+        assert bits(same(x)) == bits(expected)
+        assert same.mask == mask
+    layer.rate = 0.9
+    assert layer.keep_prob == 1 - 0.9
+    for bad, error in ((1.5, ValueError), ("0.5", TypeError)):
+        refused(error, ["keep_prob"], lambda bad=bad: setattr(layer, "keep_prob", bad))
+
+
+def test_a_state_without_keep_prob_is_of_a_rate():
+    layer = fastdrop.Dropout(keep_prob=0.1, rng=5)
+    layer.load_state_dict(fastdrop.Dropout(0.9, rng=6).state_dict())
+    assert (layer.rate, layer.keep_prob) == (0.9, 1 - 0.9)
+    state = fastdrop.Dropout(keep_prob=0.1, rng=7).state_dict()
+    before = layer.state_dict()
+    refused(ValueError, ["keep_prob", "1 - rate"], lambda: layer.load_state_dict(state | {"keep_prob": 0.2}))
+    refused(TypeError, ["keep_prob", "'x'"], lambda: layer.load_state_dict(state | {"keep_prob": "x"}))
+    refused(ValueError, ["nothing else"], lambda: layer.load_state_dict(state | {"p": 0.2}))
+    assert layer.state_dict() == before
 
 
 def test_a_list_that_is_changed_after_construction_changes_no_layer():
@@ -225,6 +300,24 @@ def test_always_draws_in_inference_as_in_training(form, either):
     stream = layer.rng.call
     layer(x)
     assert layer.rng.call == stream
+
+
+def test_a_call_may_say_itself_whether_it_draws(form, either):
+    layer, training, x = form.layer(always=True), form.layer(), form.x()
+    for switch, say in ((layer.train, False), (layer.eval, np.False_)):
+        switch()
+        with fastdrop.stochastic(layer):
+            quiet = layer(x, training=say)
+        assert bits(quiet) == bits(form.layer().eval()(x))
+        assert (layer.rng.call, layer.training) == (0, switch == layer.train)
+    layer.always = False
+    assert bits(layer(x, training=True)) == bits(training(x))
+    assert bits(layer.forward(x, training=np.True_)) == bits(training.forward(x, training=None))
+    assert layer.mask == training.mask
+    assert not layer.training
+    for bad in ("False", 1, 0, [], np.array([True])):
+        refused(TypeError, ["training must be True or False"], lambda bad=bad: layer(x, training=bad))
+    assert layer.rng.call == 2
 
 
 def test_the_mask_is_that_of_the_last_pass_and_none_before(name):
@@ -327,7 +420,30 @@ def through_savez(state, tmp_path):
     return np.load(tmp_path / "state.npz")  # without allow_pickle
 
 
-@pytest.mark.parametrize("through", [through_json, through_pickle, through_savez])
+class DataSet:
+    """What HDF5 makes of a value, as h5py gives it."""
+
+    def __init__(self, value):
+        self._array = np.array(value.encode() if isinstance(value, str) else value)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
+
+    def __getitem__(self, index):
+        return self._array[index]
+
+
+def through_data_sets(state, tmp_path):
+    return {name: DataSet(value) for name, value in state.items()}
+
+
+def through_values_of_data_sets(state, tmp_path):
+    return {name: DataSet(value)[()] for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "through", [through_json, through_pickle, through_savez, through_data_sets, through_values_of_data_sets]
+)
 def test_a_state_restores_the_mask_that_would_have_come_next(form, through, tmp_path, either):
     x = form.x()
     for key in (255, 2**63 + 1, 2**64 - 1):
@@ -515,7 +631,7 @@ def everything(layer):
 def test_a_pickled_or_copied_layer_goes_on_as_the_original_would(form, either):
     x, dy = form.x(), form.x(seed=1)
     pickled = [lambda layer, n=n: pickle.loads(pickle.dumps(layer, n)) for n in range(pickle.HIGHEST_PROTOCOL + 1)]
-    for copied in (*pickled, copy.deepcopy):
+    for copied in (*pickled, copy.copy, copy.deepcopy):
         layer = form.layer()
         layer(x)
         again = copied(layer)
@@ -525,6 +641,7 @@ def test_a_pickled_or_copied_layer_goes_on_as_the_original_would(form, either):
         ahead = bits(again(x), again(x))
         assert layer.rng.call == 1, "the copy has a stream of its own"
         assert bits(layer(x), layer(x)) == ahead
+        assert [child.key for child in again.rng.spawn(2)] == [child.key for child in layer.rng.spawn(2)]
 
 
 def test_layers_pickled_together_share_what_they_shared():
@@ -563,8 +680,10 @@ def test_repr_leaves_out_what_is_usual():
     assert repr(fastdrop.Dropout(keep_prob=0.75, noise_shape=[None, 1], rng=stream, always=True).eval()) == (
         f"Dropout(0.25, noise_shape=(None, 1), {shown}, always=True).eval()"
     )
-    last = fastdrop.SpatialDropout2D(0.5, data_format="channels_last", rng=stream)
-    assert repr(last) == f"SpatialDropout2D(0.5, data_format='channels_last', {shown})"
+    first = fastdrop.SpatialDropout2D(0.5, data_format="channels_first", rng=stream)
+    assert repr(first) == f"SpatialDropout2D(0.5, data_format='channels_first', {shown})"
+    assert repr(fastdrop.SpatialDropout2D(0.5, rng=stream)) == f"SpatialDropout2D(0.5, {shown})"
+    assert repr(fastdrop.Dropout(keep_prob=0.1, rng=stream)) == f"Dropout(keep_prob=0.1, {shown})"
     assert repr(fastdrop.GaussianNoise(1.5, rng=stream)) == f"GaussianNoise(1.5, {shown})"
 
 
@@ -583,6 +702,16 @@ def test_a_class_of_a_users_own_works():
     other = Half(4)
     other.load_state_dict(layer.state_dict())
     assert bits(other(x)) == bits(layer(x))
+
+
+def test_a_users_docstring_stays_as_it_is():
+    class Mine(fastdrop.Dropout):
+        """With {parameters} and {mask}."""
+
+        def __init__(self, strength):
+            super().__init__(strength)
+
+    assert Mine.__doc__ == "With {parameters} and {mask}."
 
 
 def test_the_help_of_a_layer_says_all_of_its_parameters(name):
@@ -637,6 +766,27 @@ def test_a_bad_argument_is_refused_at_construction_and_no_key_is_drawn(name, arg
     given = {"rng": generator} | ({"stddev": 1.0} if name == "GaussianNoise" else {}) | arguments
     refused(error, pieces, lambda: getattr(fastdrop, name)(**given))
     assert generator.bit_generator.state == before
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "pieces"),
+    [
+        ("Dropout", {"seed": 7}, ["Dropout takes no argument 'seed'", "it is 'rng' here"]),
+        ("Dropout", {"p": 0.5}, ["it is 'rate' here"]),
+        ("AlphaDropout", {"seed": 7}, ["it is 'rng' here"]),
+        ("GaussianNoise", {"stddev": 1.0, "seed": 7}, ["GaussianNoise takes no argument 'seed'", "it is 'rng' here"]),
+        ("Dropout2d", {"p": 0.5, "inplace": True}, ["it is 'rate' here"]),
+        ("Dropout2d", {"inplace": True}, ["'inplace'", "out"]),
+        ("DropPath", {"drop_prob": 0.5}, ["it is 'rate' here"]),
+        ("Dropout", {"axis": 1}, ["it is 'shared_axes' here"]),
+        ("SpatialDropout1D", {"dtype": "float32"}, ["'dtype'", "arrays say it"]),
+        ("SpatialDropout1D", {"noise_shape": (1, 2)}, ["unexpected keyword argument 'noise_shape'"]),
+        ("Dropout", {"nonsense": 1}, ["unexpected keyword argument 'nonsense'"]),
+        ("RecurrentDropout", {"seed": 7}, ["RecurrentDropout takes no argument 'seed'", "it is 'rng' here"]),
+    ],
+)
+def test_an_argument_that_a_peer_calls_otherwise_is_named_as_here(name, given, pieces):
+    refused(TypeError, pieces, lambda: getattr(fastdrop, name)(**given))
 
 
 def test_what_only_the_function_can_refuse_leaves_stream_and_mask_as_they_were(form):

@@ -96,49 +96,51 @@ def layout(request):
     return LAYOUTS[request.param]
 
 
-@pytest.fixture(params=["native", "swapped"])
-def ordered_dtype(request, dtype):
-    """Each dtype in either byte order."""
-    return dtype if request.param == "native" else dtype.newbyteorder()
+def orders(dtype):
+    """A dtype in either byte order."""
+    return dtype, dtype.newbyteorder()
 
 
-def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(either, dropped, layout, ordered_dtype):
-    x = layout(ordered_dtype)
-    fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
-    before = memory_of(x).tobytes()
-    expected = dropped(x)
-    same_bits(fastdrop.dropout(x, RATE, rng=stream()), expected)
-    same_bits(mask_of(x).apply(x), expected)
-    assert memory_of(x).tobytes() == before
+def test_any_layout_of_x_gives_the_bits_of_a_contiguous_copy(either, dropped, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        x = layout(ordered_dtype)
+        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+        before = memory_of(x).tobytes()
+        expected = dropped(x)
+        same_bits(fastdrop.dropout(x, RATE, rng=stream()), expected)
+        same_bits(mask_of(x).apply(x), expected)
+        assert memory_of(x).tobytes() == before
 
 
-def test_any_layout_of_out_is_filled_and_nothing_beside_it(either, dropped, layout, ordered_dtype):
-    out = layout(ordered_dtype)
-    memory = memory_of(out)
-    memory[:] = np.arange(memory.size) * 37 + 11
-    before = memory.copy()
-    x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
-    fill(out, dropped(x))
-    expected = memory.tobytes()
-    memory[:] = before
-    assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
-    assert memory.tobytes() == expected
-    memory[:] = before
-    assert mask_of(x).apply(x, out=out) is out
-    assert memory.tobytes() == expected
+def test_any_layout_of_out_is_filled_and_nothing_beside_it(either, dropped, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        out = layout(ordered_dtype)
+        memory = memory_of(out)
+        memory[:] = np.arange(memory.size) * 37 + 11
+        before = memory.copy()
+        x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
+        fill(out, dropped(x))
+        expected = memory.tobytes()
+        memory[:] = before
+        assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+        assert memory.tobytes() == expected
+        memory[:] = before
+        assert mask_of(x).apply(x, out=out) is out
+        assert memory.tobytes() == expected
 
 
-def test_in_place_in_any_layout(either, dropped, layout, ordered_dtype):
-    x = layout(ordered_dtype)
-    memory = memory_of(x)
-    memory[:] = np.arange(memory.size) * 37 + 11
-    fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
-    before = memory.copy()
-    fill(x, dropped(x))
-    expected = memory.tobytes()
-    memory[:] = before
-    assert fastdrop.dropout(x, RATE, rng=stream(), out=x) is x
-    assert memory.tobytes() == expected
+def test_in_place_in_any_layout(either, dropped, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        x = layout(ordered_dtype)
+        memory = memory_of(x)
+        memory[:] = np.arange(memory.size) * 37 + 11
+        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+        before = memory.copy()
+        fill(x, dropped(x))
+        expected = memory.tobytes()
+        memory[:] = before
+        assert fastdrop.dropout(x, RATE, rng=stream(), out=x) is x
+        assert memory.tobytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -240,21 +242,36 @@ matrices = pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDepreca
 
 
 @matrices
-def test_subclasses_stay_what_they_are(either, dropped, dtype, tmp_path):
+def test_subclasses_stay_what_they_are(either, dropped, dtype):
     values = random_bits((ROWS, COLUMNS), dtype)
     named = values.view(Named)
     named.name = "activations"
-    memmap = np.memmap(tmp_path / "x", dtype, "w+", shape=values.shape)
-    fill(memmap, values)
-    for x in (named, values.view(np.matrix), memmap):
+    for x in (named, values.view(np.matrix)):
         for y in (
             fastdrop.dropout(x, RATE, rng=stream()),
             mask_of(x).apply(x),
-            fastdrop.dropout(x, RATE, rng=stream(), out=x.copy()),
+            fastdrop.dropout(x.astype(dtype.newbyteorder()), RATE, rng=stream()),
         ):
             assert type(y) is type(x)
             same_bits(np.asarray(y), dropped(values))
     assert fastdrop.dropout(named, RATE, rng=stream()).name == "activations"
+    in_place = named.copy()
+    assert fastdrop.dropout(in_place, RATE, rng=stream(), out=in_place) is in_place
+    same_bits(np.asarray(in_place), dropped(values))
+
+
+def test_the_result_for_a_memmap_is_an_array(either, dropped, dtype, tmp_path):
+    """As NumPy's functions give it: what has no file is no memmap."""
+    values = random_bits((ROWS, COLUMNS), dtype)
+    x = np.memmap(tmp_path / "x", dtype, "w+", shape=values.shape)
+    fill(x, values)
+    for y in (fastdrop.dropout(x, RATE, rng=stream()), mask_of(x).apply(x)):
+        assert type(y) is np.ndarray
+        same_bits(y, dropped(values))
+    out = np.memmap(tmp_path / "out", dtype, "w+", shape=values.shape)
+    assert fastdrop.dropout(x, RATE, rng=stream(), out=out) is out
+    same_bits(np.asarray(out), dropped(values))
+    assert fastdrop.dropout(x, training=False) is x
 
 
 @matrices
@@ -441,46 +458,49 @@ def test_every_operation_has_a_function_here():
     assert {Operation[name.upper()] for name in FUNCTIONS} == set(Operation) - {Operation.DROPOUT}
 
 
-def test_functions_take_any_layout(either, worked, layout, ordered_dtype):
+def test_functions_take_any_layout(either, worked, layout, dtype):
     """Of x, and of what goes with it."""
-    for name, function in FUNCTIONS.items():
-        x, other = layout(ordered_dtype), layout(ordered_dtype)
-        fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
-        fill(other, other_for(name, x.shape, ordered_dtype.newbyteorder("=")))
-        before = memory_of(x).tobytes(), memory_of(other).tobytes()
-        same_bits(function(x, other), worked(name, x, other))
-        assert (memory_of(x).tobytes(), memory_of(other).tobytes()) == before
+    for ordered_dtype in orders(dtype):
+        for name, function in FUNCTIONS.items():
+            x, other = layout(ordered_dtype), layout(ordered_dtype)
+            fill(x, random_bits(x.shape, ordered_dtype.newbyteorder("=")))
+            fill(other, other_for(name, x.shape, ordered_dtype.newbyteorder("=")))
+            before = memory_of(x).tobytes(), memory_of(other).tobytes()
+            same_bits(function(x, other), worked(name, x, other))
+            assert (memory_of(x).tobytes(), memory_of(other).tobytes()) == before
 
 
-def test_functions_fill_out_of_any_layout_and_nothing_beside_it(either, worked, layout, ordered_dtype):
-    for name, function in FUNCTIONS.items():
-        out = layout(ordered_dtype)
-        memory = memory_of(out)
-        memory[:] = np.arange(memory.size) * 37 + 11
-        before = memory.copy()
-        x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
-        other = other_for(name, out.shape, ordered_dtype.newbyteorder("="))
-        fill(out, worked(name, x, other))
-        expected = memory.tobytes()
-        memory[:] = before
-        assert function(x, other, out=out) is out
-        assert memory.tobytes() == expected
-
-
-def test_functions_in_place_in_any_layout(either, worked, layout, ordered_dtype):
-    """Of x, and of the other array."""
-    native = ordered_dtype.newbyteorder("=")
-    for name, function in FUNCTIONS.items():
-        for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
+def test_functions_fill_out_of_any_layout_and_nothing_beside_it(either, worked, layout, dtype):
+    for ordered_dtype in orders(dtype):
+        for name, function in FUNCTIONS.items():
             out = layout(ordered_dtype)
             memory = memory_of(out)
             memory[:] = np.arange(memory.size) * 37 + 11
-            x, other = random_bits(out.shape, native), other_for(name, out.shape, native)
+            before = memory.copy()
+            x = random_bits(out.shape, ordered_dtype.newbyteorder("="))
+            other = other_for(name, out.shape, ordered_dtype.newbyteorder("="))
             fill(out, worked(name, x, other))
             expected = memory.tobytes()
-            fill(out, other if is_other else x)
-            assert function(*((x, out) if is_other else (out, other)), out=out) is out
+            memory[:] = before
+            assert function(x, other, out=out) is out
             assert memory.tobytes() == expected
+
+
+def test_functions_in_place_in_any_layout(either, worked, layout, dtype):
+    """Of x, and of the other array."""
+    for ordered_dtype in orders(dtype):
+        native = ordered_dtype.newbyteorder("=")
+        for name, function in FUNCTIONS.items():
+            for is_other in (False, True)[: 1 + (name in WITH_OTHER)]:
+                out = layout(ordered_dtype)
+                memory = memory_of(out)
+                memory[:] = np.arange(memory.size) * 37 + 11
+                x, other = random_bits(out.shape, native), other_for(name, out.shape, native)
+                fill(out, worked(name, x, other))
+                expected = memory.tobytes()
+                fill(out, other if is_other else x)
+                assert function(*((x, out) if is_other else (out, other)), out=out) is out
+                assert memory.tobytes() == expected
 
 
 @functions
@@ -534,34 +554,141 @@ def test_functions_with_out_that_overlaps_both(either, worked, overlap, n):
 
 @matrices
 @functions
-def test_subclasses_stay_what_they_are_in_functions(either, worked, dtype, name, tmp_path):
+def test_matrices_and_memmaps_are_arrays_to_functions(either, worked, dtype, name, tmp_path):
     values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
-    named = values.view(Named)
-    named.name = "activations"
     memmap = np.memmap(tmp_path / "x", dtype, "w+", shape=values.shape)
     fill(memmap, values)
     function = FUNCTIONS[name]
     expected = worked(name, values, other)
-    for x in (named, values.view(np.matrix), memmap):
-        for y in (function(x, other), function(x, other, out=x.copy()), function(x, other.view(type(x)))):
-            assert type(y) is type(x)
+    for x, others, kind in (
+        (values.view(np.matrix), (other, other.view(np.matrix)), np.matrix),
+        (memmap, (other,), np.ndarray),
+    ):
+        for beside in others:
+            y = function(x, beside)
+            assert type(y) is kind
             same_bits(np.asarray(y), expected)
-    assert function(named, other).name == "activations"
-    # What goes with x has no say in it.
-    y = function(values, other.view(Named))
-    assert type(y) is np.ndarray
-    same_bits(y, expected)
+        same_bits(np.asarray(function(x, other, out=x.copy())), expected)
+    if name in WITH_OTHER:
+        with pytest.raises(TypeError, match="must be an ndarray beside"):
+            function(values, other.view(np.matrix))
+
+
+class Quantity(np.ndarray):
+    """Numbers with a unit, which NumPy's functions heed."""
+
+    unit = None
+
+    def __array_finalize__(self, other):
+        self.unit = getattr(other, "unit", self.unit)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        raise TypeError("these units do not go together")
+
+
+class Masked(np.ndarray):
+    """Numbers some of which are hidden, in the manner of astropy: a new array of its kind hides none."""
+
+    hidden = None
+
+    @classmethod
+    def of(cls, values, hidden):
+        masked = values.view(cls)
+        masked.hidden = hidden
+        return masked
+
+    def copy(self, order="C"):
+        return self.of(np.asarray(self).copy(order), self.hidden.copy())
+
+    def __array_function__(self, function, types, args, options):
+        result = function(*[a.view(np.ndarray) if isinstance(a, Masked) else a for a in args], **options)
+        return self.of(result, np.zeros(result.shape, bool))
+
+
+def quantity(values):
+    array = values.view(Quantity)
+    array.unit = "km"
+    return array
 
 
 @functions
-def test_masked_arrays_stay_masked_in_functions(either, worked, dtype, name):
-    """Of x the mask is kept, and the data beneath is that of any other array."""
+def test_functions_of_one_array_keep_units_and_hidden_elements(either, worked, dtype, name):
+    if name in WITH_OTHER:
+        return
+    values = random_bits((ROWS, COLUMNS), dtype)
     hidden = np.random.default_rng(0).random((ROWS, COLUMNS)) < 0.5
-    values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
-    y = FUNCTIONS[name](np.ma.MaskedArray(values, hidden), np.ma.MaskedArray(other, ~hidden))
+    function, expected = FUNCTIONS[name], worked(name, values, None)
+    for y in (function(quantity(values), None), function(q := quantity(values.copy()), None, out=q)):
+        assert (type(y), y.unit) == (Quantity, "km")
+        same_bits(np.asarray(y), expected)
+    y = function(Masked.of(values, hidden), None)
+    np.testing.assert_array_equal(y.hidden, hidden)
+    same_bits(np.asarray(y), expected)
+    x = np.ma.MaskedArray(values, hidden)
+    y = function(x, None)
     assert type(y) is np.ma.MaskedArray
-    same_bits(y.data, worked(name, values, other))
+    same_bits(y.data, expected)
     np.testing.assert_array_equal(np.ma.getmaskarray(y), hidden)
+    y.mask[...] = False
+    np.testing.assert_array_equal(x.mask, hidden)
+
+
+@functions
+def test_where_arrays_meet_none_may_be_more_than_its_numbers(either, dtype, name):
+    """Units could differ, and hidden elements would be shown: NumPy's functions are left to decide that."""
+    values, other = random_bits((ROWS, COLUMNS), dtype), other_for(name, (ROWS, COLUMNS), dtype)
+    rest = values.copy()
+    before = rest.tobytes()
+    for more, advice in (
+        (quantity, r"got a Quantity.*\.view\(numpy\.ndarray\)"),
+        (np.ma.MaskedArray, r"got a MaskedArray.*\.filled\(\.\.\.\)"),
+    ):
+        calls = [
+            lambda more=more: FUNCTIONS[name](more(values), other, out=rest),
+            lambda more=more: FUNCTIONS[name](values, other, out=more(rest)),
+            lambda more=more: FUNCTIONS[name](more(values), other, out=more(rest)),
+        ]
+        if name in WITH_OTHER:
+            calls += [
+                lambda more=more: FUNCTIONS[name](more(values), other),
+                lambda more=more: FUNCTIONS[name](values, more(other)),
+                lambda more=more: FUNCTIONS[name](more(values), more(other)),
+            ]
+        for call in calls:
+            with pytest.raises(TypeError, match=rf"must be a plain ndarray .*{advice}"):
+                call()
+        assert rest.tobytes() == before
+
+
+def test_a_bias_and_its_gradient_are_plain():
+    x, bias = np.ones((4, 6)), np.ones(6)
+    mask = fastdrop.DropoutMask(x.shape, 0.5, key=1)
+    for more in (quantity, np.ma.MaskedArray):
+        with pytest.raises(TypeError, match="bias must be a plain ndarray beside x"):
+            fastdrop.bias_dropout_add(x, more(bias), x)
+        with pytest.raises(TypeError, match="dy must be a plain ndarray"):
+            fastdrop.bias_dropout_add_backward(more(x), mask)
+
+
+@matrices
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_the_gradient_of_a_bias_has_one_dimension(rate):
+    x = np.ones((4, 6))
+    mask = fastdrop.DropoutMask(x.shape, rate, key=1)
+    expected = fastdrop.bias_dropout_add_backward(x, mask)
+    dx, dbias, dresidual = fastdrop.bias_dropout_add_backward(x.view(np.matrix), mask)
+    assert (type(dx), type(dbias), type(dresidual)) == (np.matrix, np.ndarray, np.matrix)
+    same_bits(dbias, expected[1])
+    assert dbias.shape == (6,)
+
+
+def test_masks_of_gates_are_for_plain_arrays():
+    masks = fastdrop.RecurrentDropout(0.5, rng=1).draw(batch=2, features=3, units=3)
+    for more in (quantity, np.ma.MaskedArray):
+        with pytest.raises(TypeError, match="x must be a plain ndarray"):
+            masks.input.apply(more(np.ones((2, 3))))
+        with pytest.raises(TypeError, match="dy must be a plain ndarray"):
+            masks.input.backward(more(np.ones((4, 2, 3))))
 
 
 @functions

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import tracemalloc
 
+import helpers
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ DROPPING = {
     "rate 0": DropoutMask(SHAPE, 0, key=1),
     "rate 1": DropoutMask(SHAPE, 1, key=1),
     "rate 0.5": DropoutMask(SHAPE, 0.5, key=1),
+    "keep_prob": DropoutMask(SHAPE, keep_prob=0.1, key=1),
     "shared along the last": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(7, 6, 1)),
     "shared along the first": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(1, 6, 50)),
     "shared in the middle": DropoutMask(SHAPE, 0.4, key=1, noise_shape=(7, 1, 50)),
@@ -46,6 +48,7 @@ ALPHA = {
     "alpha": AlphaMask(SHAPE, 0.4, key=1, call=2),
     "alpha, shared": AlphaMask(SHAPE, 0.4, key=1, call=2, noise_shape=(7, 6, 1)),
     "alpha, part": AlphaMask((9, 8, 60), 0.4, key=1, call=2)[1:8, 2:, :50],
+    "alpha, keep_prob": AlphaMask(SHAPE, keep_prob=0.1, key=1, call=2),
     "alpha, rate 0": AlphaMask(SHAPE, 0, key=1, call=2),
     "alpha, rate 1": AlphaMask(SHAPE, 1, key=1, call=2),
     "alpha, from an array": AlphaMask.from_array(KEEP, 0.4),
@@ -56,6 +59,12 @@ GAUSSIAN = {
     "Gaussian, stddev 0": GaussianMask(SHAPE, 0, key=1, call=2),
     "additive": GaussianMask(SHAPE, 0.4, key=1, call=2, additive=True),
     "additive, part": GaussianMask((9, 8, 60), 0.4, key=1, call=2, additive=True)[1:8, 2:, :50],
+    "Gaussian, shared along the last": GaussianMask(SHAPE, 0.4, key=1, call=2, noise_shape=(7, 6, 1)),
+    "Gaussian, shared in the middle": GaussianMask(SHAPE, 0.4, key=1, call=2, noise_shape=(1, 50)),
+    "additive, shared by all": GaussianMask(SHAPE, 0.4, key=1, call=2, noise_shape=(), additive=True),
+    "additive, shared, part": GaussianMask((9, 8, 60), 0.4, key=1, call=2, noise_shape=(9, 1, 60), additive=True)[
+        1:8, 2:, :50
+    ],
 }
 MASKS = DROPPING | SCALED | ALPHA | GAUSSIAN
 
@@ -172,6 +181,20 @@ def test_the_threshold_is_the_rate_in_units_of_2_to_the_minus_32_ties_to_even(ra
     assert DropoutMask(1, rate, key=0).threshold == threshold
 
 
+@pytest.mark.parametrize(("keep_prob", "scale"), [(0.1, 10), (0.01, 100), (1e-300, 0), (5e-324, 0), (0, 0), (1, 1)])
+def test_a_keep_prob_that_was_given_is_kept_as_it_is_and_sets_the_scale(keep_prob, scale, either):
+    made = DropoutMask(50, keep_prob=keep_prob, key=PhiloxStream(3).key)
+    y, drawn = fastdrop.dropout(np.ones(50), keep_prob=keep_prob, rng=3, return_mask=True)
+    for mask in (made, drawn, pickle.loads(pickle.dumps(drawn)), drawn[:], eval(repr(drawn), vars(fastdrop))):
+        assert mask == made
+        assert (mask.keep_prob, mask.scale) == (keep_prob, scale)
+        assert mask.apply(np.ones(50)).tobytes() == y.tobytes()
+    assert DropoutMask.from_array([True], keep_prob=0.1).scale == 10
+    assert AlphaMask(9, keep_prob=0.1, key=1) != AlphaMask(9, 0.9, key=1)
+    with pytest.raises(ValueError, match="not both"):
+        DropoutMask(50, 0.5, keep_prob=0.5, key=1)
+
+
 def test_masks_are_equal_iff_they_are_the_same_draw():
     base = {"shape": (4, 6), "rate": 0.25, "key": 1, "call": 2, "noise_shape": (4, 1)}
     mask = DropoutMask(**base)
@@ -277,12 +300,28 @@ def test_a_mask_pickles_to_a_few_dozen_bytes(mask, most):
         (GaussianMask(9, 0.25, key=255), "GaussianMask((9,), 0.25, key=0xff, call=0)"),
         (GaussianMask(9, 2, key=255, additive=True), "GaussianMask((9,), 2.0, key=0xff, call=0, additive=True)"),
         (
+            GaussianMask((4, 6), 2, key=255, noise_shape=(4, 1)),
+            "GaussianMask((4, 6), 2.0, key=0xff, call=0, noise_shape=(4, 1))",
+        ),
+        (DropoutMask(9, keep_prob=0.1, key=255), "DropoutMask((9,), keep_prob=0.1, key=0xff, call=0)"),
+        (
             GaussianMask(9, 2, key=255)[1:],
             "<part of a mask, from element 1 on: GaussianMask((8,), 2.0, key=0xff, call=0)>",
         ),
         (AlphaMask.from_array([True], 0.5), "<AlphaMask from an array: shape=(1,), rate=0.5>"),
     ],
-    ids=["plain", "from an array", "scale", "alpha", "Gaussian", "additive", "part", "array"],
+    ids=[
+        "plain",
+        "from an array",
+        "scale",
+        "alpha",
+        "Gaussian",
+        "additive",
+        "Gaussian, shared",
+        "keep_prob",
+        "part",
+        "array",
+    ],
 )
 def test_repr_tells_the_draw(mask, text):
     assert repr(mask) == text
@@ -322,6 +361,57 @@ def test_as_an_array_it_takes_a_dtype(mask):
 def test_as_an_array_it_cannot_share_memory(mask):
     with pytest.raises(ValueError, match="no memory to share"):
         np.array(mask, copy=False)
+
+
+def test_arithmetic_with_a_mask_is_refused_because_it_would_not_scale(mask):
+    x = np.ones(mask.shape)
+    for operate in (
+        *(lambda: x * mask, lambda: mask * x, lambda: x + mask, lambda: mask / x, lambda: np.multiply(x, mask)),
+        *(lambda: np.multiply(mask, 2.0), lambda: np.add.outer(x, mask), lambda: x.__imul__(mask)),
+        *(lambda: np.add(x, x, out=(mask,)), lambda: np.float64(2) * mask),
+    ):
+        with pytest.raises(TypeError, match=rf"{type(mask).__name__} cannot stand in numpy\..*mask\.apply\(x\)"):
+            operate()
+    assert (x == 1).all()
+
+
+def test_logic_with_a_mask_is_that_of_its_booleans(dropping):
+    keep = np.asarray(dropping)
+    for mask in (dropping, keep):
+        np.testing.assert_array_equal(keep == mask, np.ones_like(keep))
+        np.testing.assert_array_equal(mask & keep, keep)
+        np.testing.assert_array_equal(np.logical_not(mask), ~keep)
+        np.testing.assert_array_equal(np.negative(keep * 2.0, where=mask, out=np.zeros(keep.shape)), keep * -2.0)
+
+
+@pytest.mark.parametrize("name", DROPPING | SCALED)
+def test_to_array_is_what_elements_are_multiplied_by(name, either, dtypes):
+    mask = MASKS[name]
+    for dtype in dtypes:
+        factors = mask.to_array(dtype)
+        assert (type(factors), factors.dtype, factors.shape) == (np.ndarray, dtype, mask.shape)
+        if dtype in (np.float32, np.float64):
+            x = np.random.default_rng(0).standard_normal(mask.shape).astype(dtype)
+            np.testing.assert_array_equal(x * factors, mask.apply(x), strict=True)
+    assert mask.to_array().dtype == np.float32
+    assert mask.to_array().flags.writeable
+
+
+@pytest.mark.parametrize("name", GAUSSIAN)
+def test_to_array_of_normal_numbers_is_what_elements_are_multiplied_by_or_added_to(name, either):
+    mask = MASKS[name]
+    for dtype in (np.float32, np.float64):
+        x = np.random.default_rng(0).standard_normal(mask.shape).astype(dtype)
+        array = mask.to_array(dtype)
+        np.testing.assert_array_equal(x + array if mask.additive else x * array, mask.apply(x), strict=True)
+
+
+def test_what_is_no_array_of_factors_is_refused():
+    with pytest.raises(TypeError, match=r"shifts elements too: use mask.apply\(x\)"):
+        ALPHA["alpha"].to_array()
+    for bad in (int, "nonsense", object, bool):
+        with pytest.raises(TypeError, match="dtype must be float16, bfloat16, float32 or float64"):
+            DROPPING["plain"].to_array(bad)
 
 
 def test_packbits_is_what_numpy_packs(dropping, either):
@@ -387,10 +477,12 @@ def test_noise_shape_of_a_part_is_that_of_the_part():
     assert mask[:, 1].noise_shape is None
 
 
-def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(either):
+@pytest.mark.parametrize("kind", [DropoutMask, AlphaMask, GaussianMask])
+def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(kind, either):
     for noise_shape in itertools.product(*((1, n) for n in SHAPE)):
-        small = np.asarray(DropoutMask(noise_shape, 0.4, key=1))
-        mask = DropoutMask(SHAPE, 0.4, key=1, noise_shape=noise_shape)
+        small = np.asarray(kind(noise_shape, 0.4, key=1))
+        mask = kind(SHAPE, 0.4, key=1, noise_shape=noise_shape)
+        assert mask.noise_shape == (None if noise_shape == SHAPE else noise_shape)
         np.testing.assert_array_equal(mask, np.broadcast_to(small, SHAPE))
 
 
@@ -487,6 +579,20 @@ def test_the_numbers_of_a_gaussian_mask_are_the_same_for_every_dtype_and_kind(ei
     assert term.backward(dy) is dy
 
 
+@pytest.mark.parametrize("noise_shape", [(5, 1, 1), (5, 3, 1), (1, 1, 1), (1, 3, 700), (5, 1, 700)], ids=str)
+def test_a_normal_number_that_elements_share_is_the_same_in_every_implementation(noise_shape, compiled, dtypes):
+    x = np.random.default_rng(0).standard_normal((5, 3, 700)).astype(np.float32)
+    x.flat[::7] = np.resize([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 6e4], x.flat[::7].size)
+    for dtype, additive, stddev in itertools.product(dtypes, (False, True), (0.5, 1e-30)):
+        mask = GaussianMask(x.shape, stddev, key=3, noise_shape=noise_shape, additive=additive)
+        values = x.astype(dtype)
+        y = mask.apply(values)
+        with helpers.using("reference"):
+            assert mask.apply(values).tobytes() == y.tobytes()
+        part = np.s_[1:4, :2, 5:690]
+        assert mask[part].apply(values[part]).tobytes() == y[part].tobytes()
+
+
 @pytest.mark.parametrize("mask", [GaussianMask(5, 0, key=1), AlphaMask(5, 0, key=1), DropoutMask(5, 0, key=1)])
 def test_a_mask_that_does_nothing_gives_x_itself(mask, either):
     x = np.array([1.0, np.nan, -0.0, np.inf, 5e-324])
@@ -507,6 +613,27 @@ def test_from_array_keeps_what_is_true_and_takes_the_scale_from_the_rate(either)
     np.testing.assert_array_equal(mask, keep)
     np.testing.assert_array_equal(mask.apply(x), [[4, 0, 12], [0, 0, 24]])
     assert (mask.shape, mask.rate, mask.key, mask.call, mask.noise_shape) == ((2, 3), 0.75, None, None, None)
+
+
+@pytest.mark.parametrize("name", [name for name, mask in (DROPPING | SCALED).items() if mask.scale >= 1])
+def test_from_array_takes_a_mask_that_carries_its_scale(name, either, dtypes):
+    mask = MASKS[name]
+    for dtype in dtypes:
+        factors = mask.to_array(dtype)
+        replay = DropoutMask.from_array(factors)
+        np.testing.assert_array_equal(replay, mask)
+        np.testing.assert_array_equal(replay.to_array(dtype), factors, strict=True)
+        x = np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32)
+        if dtype == np.float32:
+            np.testing.assert_array_equal(replay.apply(x), mask.apply(x))
+
+
+def test_from_array_takes_the_rate_from_the_scale():
+    mask = DropoutMask.from_array(np.array([4, 0, 4, 0, 0], np.float32))
+    assert (mask.rate, mask.keep_prob, mask.scale, mask.shape) == (0.75, 0.25, 4, (5,))
+    assert DropoutMask.from_array([1.0, 1.0]).rate == 0
+    assert DropoutMask.from_array([0.0, 0.0]).rate == 1
+    assert DropoutMask.from_array(np.empty(0)).shape == (0,)
 
 
 def test_from_array_at_rate_0_drops_and_scales_nothing(either):
@@ -542,7 +669,7 @@ def test_from_array_takes_any_layout_in_c_order(either):
 @pytest.mark.parametrize("name", DROPPING)
 def test_from_array_replays_a_mask_that_was_drawn(name, either):
     mask = DROPPING[name]
-    replay = DropoutMask.from_array(np.asarray(mask), mask.rate)
+    replay = DropoutMask.from_array(np.asarray(mask), keep_prob=mask.keep_prob)
     x = np.random.default_rng(0).standard_normal(mask.shape)
     np.testing.assert_array_equal(replay.apply(x), mask.apply(x))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastdrop
-from fastdrop import Dropout, PhiloxStream, mc_predict, stochastic
+from fastdrop import Dropout, DropoutWrapper, PhiloxStream, RecurrentDropout, mc_predict, stochastic
 
 X = np.ones(64, np.float32)
 PATIENCE = 60  # seconds until a test that hangs is given up
@@ -48,7 +48,7 @@ def test_chosen_layers_draw_within_and_not_after():
     ("name", "amount"),
     [
         ("Dropout", 0.5),
-        ("SpatialDropout1D", 0.5),
+        ("Dropout1d", 0.5),
         ("DropPath", 0.5),
         ("DropConnect", 0.5),
         ("EmbeddingDropout", 0.5),
@@ -93,6 +93,32 @@ def test_a_context_can_be_entered_again_and_within_itself():
                 assert active(a) == [True]
             assert active(a) == [True]
         assert active(a) == [False]
+
+
+def test_contexts_may_be_left_in_any_order():
+    a, b = layers(2)
+
+    def within(layer):
+        with stochastic(layer):
+            yield
+
+    first, second = within(a), within(b)
+    next(first), next(second)
+    first.close()
+    assert active(a, b) == [False, True]
+    second.close()
+    assert active(a, b) == [False, False]
+
+
+def test_a_context_that_is_left_elsewhere_or_twice_says_so():
+    context = stochastic(*layers(1))
+    message = "stochastic must be left in the thread or task that entered it"
+    with pytest.raises(RuntimeError, match=message):
+        context.__exit__(None, None, None)
+    context.__enter__()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match=message):
+        pool.submit(context.__exit__, None, None, None).result(PATIENCE)
+    context.__exit__(None, None, None)
 
 
 def test_an_exception_ends_a_context_and_goes_on():
@@ -246,7 +272,7 @@ def test_a_small_spread_of_large_numbers_is_not_lost():
     assert variance == pytest.approx(22.5, abs=1e-5)
 
 
-def test_sums_that_float32_can_not_hold_are_right():
+def test_sums_that_float32_cannot_hold_are_right():
     values = np.full((300, 2), 3e38, np.float32)
     mean, variance, _ = mc_predict(outputs_of(values), None, 300)
     assert mean.tolist() == [float(values[0, 0])] * 2
@@ -354,11 +380,29 @@ def test_passes_are_reproducible_and_draw_one_mask_each():
     assert len({sample.tobytes() for sample in results[0].samples}) == 20
 
 
-def test_without_a_stochastic_layer_all_passes_are_the_same():
-    layer = Dropout(0.5, rng=1).eval()
-    assert not mc_predict(layer, X, 5).variance.any()
+def test_without_a_stochastic_layer_all_passes_are_the_same_and_a_warning_says_so():
+    layer, wrapper = Dropout(0.5, rng=1).eval(), DropoutWrapper(lambda x, state: (x, state), 0.5).eval()
+    recurrent = RecurrentDropout(0.5).eval()
+    for f in (
+        layer,
+        lambda x: fastdrop.alpha_dropout(x, 0.5, training=False),
+        lambda x: wrapper(x, x)[0],
+        lambda x: recurrent.draw(1, X.size, 5).input.apply(X[None]),
+        lambda x: fastdrop.zoneout(x, x, 0.5, training=False),
+    ):
+        with pytest.warns(UserWarning, match=r"nothing was drawn.*stochastic.*always=True") as caught:
+            assert not mc_predict(f, X, 5).variance.any()
+        assert caught[0].filename == __file__
     with stochastic(layer):
         assert mc_predict(layer, X, 5).variance.any()
+
+
+def test_passes_may_be_the_same_by_chance_or_for_want_of_dropout():
+    rates = Dropout(0.5, rng=1), Dropout(0.5, rng=1).eval()
+    assert not mc_predict(lambda x: rates[1](rates[0](x)) > 100, X, 5).variance.any()
+    noise = np.random.default_rng(0)
+    assert mc_predict(lambda x: rates[1](x) + noise.random(), X, 5).variance.any()
+    assert not mc_predict(np.sin, X, 5).variance.any()
 
 
 # Bad input

@@ -46,7 +46,7 @@ def test_an_element_is_dropped_iff_its_uniform_is_below_the_rate_and_not_at_it(e
         assert (kept[u].item(), kept[u + 1].item()) == (True, False)
 
 
-# Rates below 2^-23, or in half precision, that can not be reached (jax #28017; TensorFlow in bfloat16)
+# Rates below 2^-23, or in half precision, that cannot be reached (jax #28017; TensorFlow in bfloat16)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -78,7 +78,7 @@ def test_the_rate_is_not_rounded_to_8_bits_and_the_mean_stays(rate, either):
     y = fastdrop.dropout(x, rate, rng=3)
     sigma = (rate * (1 - rate) / n) ** 0.5
     rounded = round(rate * 256) / 256
-    assert abs(rounded - rate) > 8 * sigma, "this many elements can not tell the two rates apart"
+    assert abs(rounded - rate) > 8 * sigma, "this many elements cannot tell the two rates apart"
     assert abs(np.mean(y == 0) - rate) < 4 * sigma
     assert abs(y.mean(dtype=np.float64) - 1) < 4 * sigma / (1 - rate)
 

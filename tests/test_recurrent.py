@@ -75,10 +75,36 @@ def test_each_gate_sees_what_its_mask_lets_through(either, dtype, rate, per_gate
 
 
 @pytest.mark.parametrize("per_gate", [True, False])
-def test_gates_share_a_mask_only_if_asked_to(per_gate):
+def test_gates_share_a_mask_or_do_not_as_they_are_told(per_gate):
     dropped = drawn(0.5, per_gate).apply(numbers(BATCH, FEATURES)) == 0
     pairs = itertools.combinations(dropped, 2)
     assert all(np.array_equal(one, other) is not per_gate for one, other in pairs)
+
+
+@pytest.mark.parametrize("gates", [3, 4])
+def test_by_default_gates_share_a_mask_as_in_keras_unless_the_state_is_dropped(gates):
+    dropout = RecurrentDropout(0.5, gates=gates, rng=7)
+    assert dropout.per_gate is None
+    shared = dropout.draw(BATCH, FEATURES, UNITS)
+    seen = shared.input.apply(numbers(BATCH, FEATURES))
+    assert all(np.array_equal(one, seen[0]) for one in seen)
+    assert (shared.input.per_gate, shared.state.per_gate) == (False, False)
+    dropout.recurrent_dropout = 0.25  # the rule holds for the rates of the draw
+    own = dropout.draw(BATCH, FEATURES, UNITS)
+    assert own == RecurrentDropout(
+        0.5, 0.25, gates=gates, per_gate=True, rng=PhiloxStream.from_key(PhiloxStream(7).key, 2)
+    ).draw(BATCH, FEATURES, UNITS)
+    assert (own.input.per_gate, own.state.per_gate) == (True, True)
+    restored = RecurrentDropout(gates=gates)
+    restored.load_state_dict(dropout.state_dict())
+    assert restored.draw(BATCH, FEATURES, UNITS) == dropout.draw(BATCH, FEATURES, UNITS)
+    dropout.recurrent_dropout = 0
+    assert not dropout.draw(BATCH, FEATURES, UNITS).input.per_gate
+
+
+def test_a_mask_for_all_gates_is_that_of_the_first_gate():
+    own, shared = (RecurrentDropout(0.5, per_gate=flag, rng=7).draw(BATCH, FEATURES, UNITS) for flag in (True, False))
+    np.testing.assert_array_equal(shared.input.mask, np.asarray(own.input.mask)[0])
 
 
 def test_each_batch_gets_fresh_masks():
@@ -148,6 +174,40 @@ def test_always_draws_in_evaluation_too():
     assert not dropout.is_stochastic
 
 
+def test_a_draw_may_say_itself_whether_it_draws():
+    sizes = (BATCH, FEATURES, UNITS)
+    dropout = RecurrentDropout(0.5, 0.5, rng=7, always=True)
+    with fastdrop.stochastic(dropout):
+        assert dropout.draw(*sizes, training=False) == RecurrentDropout(0.5, 0.5, rng=7).eval().draw(*sizes)
+    assert dropout.rng.call == 0
+    dropout.always = False
+    training = RecurrentDropout(0.5, 0.5, rng=7).draw(*sizes)
+    assert dropout.eval().draw(*sizes, training=True) == training
+    assert not dropout.training
+    with pytest.raises(TypeError, match="training must be True or False, got 'False'"):
+        dropout.draw(*sizes, training="False")
+    assert dropout.rng.call == 2
+
+
+def test_a_step_may_say_itself_whether_it_draws():
+    x = numbers(BATCH, UNITS)
+    inner = DropoutWrapper(cell, 0.5, rng=8, always=True)
+    wrapper = DropoutWrapper(inner, 0.9, 0.5, 0.7, rng=7, always=True)
+    with fastdrop.stochastic(wrapper):
+        y, state = wrapper(x, zeros(), training=False)
+    np.testing.assert_array_equal((y, *state), (lambda y, state: (y, *state))(*cell(x, zeros())))
+    assert (wrapper.rng.call, inner.rng.call) == (0, 0)
+    assert {wrapper.masks.input.rate, wrapper.masks.output.rate, inner.masks.input.rate} == {0.0}
+    inner.always = wrapper.always = False
+    wrapper.eval()(x, zeros(), training=True)
+    assert (wrapper.rng.call, inner.rng.call) == (4, 4)
+    assert wrapper.masks.output.rate == inner.masks.input.rate == 0.5
+    assert not wrapper.training
+    with pytest.raises(TypeError, match="training must be True or False, got 1"):
+        wrapper(x, zeros(), training=1)
+    assert wrapper.rng.call == 4
+
+
 def test_monte_carlo_passes_draw_new_masks_where_they_are_asked_for():
     dropout = RecurrentDropout(0.5, rng=7).eval()
     wrapper = DropoutWrapper(cell, output_keep_prob=0.5, rng=7).eval()
@@ -158,7 +218,8 @@ def test_monte_carlo_passes_draw_new_masks_where_they_are_asked_for():
         y, _ = wrapper(dropout.draw(BATCH, UNITS, UNITS).input.apply(x)[0], zeros())
         return y
 
-    assert not fastdrop.mc_predict(net, x, 5).variance.any()
+    with pytest.warns(UserWarning, match="nothing was drawn"):
+        assert not fastdrop.mc_predict(net, x, 5).variance.any()
     with fastdrop.stochastic(dropout, wrapper):
         assert (fastdrop.mc_predict(net, x, 50).variance > 0).all()
     assert (dropout.rng.call, wrapper.rng.call) == (100, 200)
@@ -323,6 +384,14 @@ def through_savez(state, path):
     np.savez(path, **state)
     with np.load(path) as arrays:
         return dict(arrays)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_has_a_stream_of_its_own(copied):
+    dropout = RecurrentDropout(0.5, rng=7)
+    ahead = copied(dropout).draw(BATCH, FEATURES, UNITS)
+    assert dropout.rng.call == 0
+    assert dropout.draw(BATCH, FEATURES, UNITS) == ahead
 
 
 @pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
@@ -660,6 +729,37 @@ def test_wrappers_wrap_wrappers():
     assert inner.training
 
 
+def test_what_lets_a_wrapper_draw_lets_those_inside_draw_too():
+    def nested(**options):
+        inner = DropoutWrapper(cell, 0.5, rng=7)
+        return inner, DropoutWrapper(DropoutWrapper(inner, rng=8), 0.5, rng=9, **options).eval()
+
+    inner, outer = nested()
+    with fastdrop.stochastic(outer):
+        assert (inner.is_stochastic, outer.is_stochastic) == (True, True)
+        steps(outer, 1)
+        assert inner.rng.call == 4
+    assert (inner.is_stochastic, outer.is_stochastic) == (False, False)
+    with fastdrop.stochastic(inner):
+        assert (inner.is_stochastic, outer.is_stochastic) == (True, False)
+    outer.always = True
+    assert inner.is_stochastic
+    outer.always = False
+    assert not inner.is_stochastic
+    with pytest.raises(TypeError, match="always must be True or False, got 1"):
+        outer.always = 1
+    inner, outer = nested(always=True)
+    assert (inner.always, inner.is_stochastic, outer.is_stochastic) == (True, True, True)
+
+    # What the inner one was told by itself is not taken back, nor does a mistake change it.
+    inner = DropoutWrapper(cell, 0.5, rng=7, always=True)
+    assert DropoutWrapper(inner, 0.5).cell.always
+    inner.always = False
+    with pytest.raises(TypeError, match="rng must be"):
+        DropoutWrapper(inner, always=True, rng=0.5)
+    assert not inner.always
+
+
 # DropoutWrapper: structures and filters
 
 
@@ -709,6 +809,55 @@ def dropped_leaves(state_filter, state, training=True):
 )
 def test_the_filter_says_what_is_dropped_of_the_state(state_filter, expected):
     assert dropped_leaves(state_filter, structured_state()) == [bool(flag) for flag in expected]
+
+
+class LSTMStateTuple(NamedTuple):
+    """That of TensorFlow: not ours, and with the same names."""
+
+    c: np.ndarray
+    h: np.ndarray
+
+
+class Turned(NamedTuple):
+    h: np.ndarray
+    steps: np.ndarray
+    c: np.ndarray
+
+
+def test_the_memory_of_every_named_tuple_with_c_and_h_is_left_alone():
+    a, b, c = numbers(3, BATCH, UNITS)
+    assert dropped_leaves(None, LSTMStateTuple(a, b)) == [False, True]
+    assert dropped_leaves(None, [LSTMStateTuple(a, b), Turned(a, b, c)]) == [False, True, True, True, False]
+    assert dropped_leaves(None, (a, b)) == [True, True], "a plain pair does not say which part is the memory"
+    wrapper = DropoutWrapper(structured, state_keep_prob=0.5, rng=7)
+    _, state = wrapper(a, LSTMStateTuple(a, b))
+    assert isinstance(state, LSTMStateTuple)
+    assert state.c is a
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [
+        ("seed", "it is 'rng' here"),
+        ("dropout_state_filter_visitor", "it is 'dropout_state_filter' here"),
+        ("dtype", "arrays say it themselves"),
+        ("input_size", "arrays say it themselves"),
+    ],
+)
+def test_arguments_of_tensorflows_wrapper_that_have_another_name_here_are_named(name, pieces):
+    with pytest.raises(TypeError, match=f"DropoutWrapper takes no argument '{name}': {pieces}"):
+        DropoutWrapper(cell, **{name: None})
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_keep_probs_are_used_as_they_were_given(variational):
+    wrapper = DropoutWrapper(cell, 0.1, 0.01, 0.1, variational, rng=7)
+    restored = DropoutWrapper(cell, variational_recurrent=variational)
+    restored.load_state_dict(wrapper.state_dict())
+    for each in (wrapper, restored):
+        each(np.ones((BATCH, UNITS)), zeros())
+        masks = [each.masks.input, each.masks.state.h, each.masks.output]
+        assert [(mask.keep_prob, mask.scale) for mask in masks] == [(0.1, 10), (0.1, 10), (0.01, 100)]
 
 
 def test_the_filter_is_asked_as_in_tensorflow():
@@ -848,15 +997,67 @@ def test_gradients_must_have_the_structure_of_the_masks(call, message):
 # DropoutWrapper: checkpoints and mistakes
 
 
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.copy, copy.deepcopy])
 @pytest.mark.parametrize("variational", [False, True])
-def test_a_checkpoint_in_the_middle_of_a_sequence_continues_with_the_masks_that_would_have_come(variational):
+def test_a_checkpoint_in_the_middle_of_a_sequence_continues_with_the_masks_that_would_have_come(variational, copied):
     wrapper = DropoutWrapper(cell, 0.9, 0.5, 0.5, variational, rng=7)
     steps(wrapper, 2)
-    restored = pickle.loads(pickle.dumps(wrapper))
+    restored = copied(wrapper)
     assert restored.masks == wrapper.masks
     assert repr(restored) == repr(wrapper)
     expected = [masks for _, _, masks in steps(wrapper)]
     assert [masks for _, _, masks in steps(restored)] == expected
+    copied(wrapper).start_sequence()
+    assert wrapper.state_dict()["input_calls"] == ([0] if variational else [])
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_copy_of_wrappers_within_wrappers_moves_none_of_them(is_shared, copied):
+    stream = PhiloxStream(7)
+    inner = DropoutWrapper(cell, 0.5, rng=stream)
+    outer = DropoutWrapper(DropoutWrapper(inner, 0.5, rng=8), 0.5, rng=stream if is_shared else 9)
+    steps(outer, 1)
+    before = outer.state_dict()
+    again = copied(outer)
+    ahead = [all_masks(again) for _ in steps(again)]
+    assert outer.state_dict() == before
+    assert [all_masks(outer) for _ in steps(outer)] == ahead
+
+
+def all_masks(wrapper):
+    """Of the last step, from the outermost wrapper inwards."""
+    return [wrapper.masks, *(all_masks(wrapper.cell) if isinstance(wrapper.cell, DropoutWrapper) else [])]
+
+
+@pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())
+def test_a_state_brings_back_wrappers_within_wrappers(saved, tmp_path):
+    def nested(seed):
+        return DropoutWrapper(DropoutWrapper(cell, 0.5, 0.5, 0.5, True, rng=seed), 0.9, rng=seed + 1)
+
+    outer = nested(7)
+    steps(outer, 2)
+    state = saved(outer.state_dict(), tmp_path)
+    restored = nested(9)
+    restored.load_state_dict(state)
+    assert restored.state_dict() == outer.state_dict()
+    expected = [all_masks(outer) for _ in steps(outer)]
+    assert [all_masks(restored) for _ in steps(restored)] == expected
+
+    # One that knows nothing of the inner wrapper, or something wrong, changes neither.
+    before = restored.state_dict()
+    old = {name: value for name, value in nested(11).state_dict().items() if not name.startswith("cell.")}
+    with pytest.raises(ValueError, match=r"state must hold layer, .*cell\.layer, .*cell\.key, .* and nothing else"):
+        restored.load_state_dict(old)
+    with pytest.raises(ValueError, match="call must be from 0 to"):
+        restored.load_state_dict({**nested(11).state_dict(), "cell.call": -1})
+    with pytest.raises(ValueError, match="call must be from 0 to"):
+        restored.load_state_dict({**nested(11).state_dict(), "call": -1})
+    assert restored.state_dict() == before
 
 
 @pytest.mark.parametrize("saved", SAVED.values(), ids=SAVED.keys())

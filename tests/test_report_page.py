@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The page of a benchmark report, in a real browser: made-up figures, and all that a reader can do with them.
 
-The browser is Chromium without a window, driven by Selenium. FASTDROP_TEST_BROWSER=1 makes it an error, and not a skip,
+The browser is Chromium without a window, driven by Selenium. FASTDROP_TEST_BROWSER=1 asks for it; there it is an error
 that one of them or Jinja2 is missing. No test lets the page write to the browser's console.
 """
 
@@ -34,7 +34,7 @@ def needs(*packages, programs=()):
     missing += [program for program in programs if shutil.which(program) is None]
     if missing and os.environ.get("FASTDROP_TEST_BROWSER") == "1":
         raise pytest.UsageError(f"FASTDROP_TEST_BROWSER=1 asks for what is missing: {', '.join(missing)}")
-    return pytest.mark.skipif(bool(missing), reason=f"the page needs {', '.join(missing)}")
+    return pytest.mark.asked_for("FASTDROP_TEST_BROWSER")
 
 
 needs_jinja = needs("jinja2", "matplotlib")

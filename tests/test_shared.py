@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What belongs together falls together, and what does not, does not: axes, channels, samples, rows of a table."""
+"""What belongs together is dropped together, and what does not is not: axes, channels, samples, rows of a table."""
 
 import itertools
 
@@ -16,12 +16,12 @@ SHARING = ("dropout1d", "dropout2d", "dropout3d", "drop_path", "embedding_dropou
 
 
 def small(array, axes):
-    """One element of those that fall together."""
+    """One element of those that are dropped together."""
     return array[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(array.ndim))]
 
 
 @pytest.mark.parametrize("function", SHARING, indirect=True)
-def test_they_fall_together_by_the_decisions_of_the_small_mask(function, dtype, either):
+def test_they_are_dropped_together_by_the_decisions_of_the_small_mask(function, dtype, either):
     stream = PhiloxStream(6)
     ones = np.ones(function.shape, dtype)
     y, mask = function(ones, 0.4, rng=stream, return_mask=True)
@@ -54,7 +54,7 @@ def test_decisions_are_independent_of_each_other(function, rate):
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("function", [fastdrop.dropout1d, fastdrop.feature_alpha_dropout], ids=lambda f: f.__name__)
 def test_long_channels_and_neighbours_that_are_decided_alike(function, rate, dtype, either):
-    """Channels of some length are set or cleared at once, together with those beside them that fall alike."""
+    """Channels of some length are set or cleared at once, together with those beside them that are decided alike."""
     for length in (1023, 1024, 1025, 9000):
         x = np.random.default_rng(0).standard_normal((3, 11, length)).astype(dtype)
         x[:, ::3, ::100] = np.nan
@@ -101,7 +101,7 @@ def test_drop_path_drops_samples_of_any_shape(shape, either):
     np.testing.assert_array_equal(np.asarray(mask).reshape(12, -1)[:, 0], whole)
 
 
-def test_a_word_falls_wherever_it_stands(either):
+def test_a_word_is_dropped_wherever_it_stands(either):
     table = np.random.default_rng(0).standard_normal((20, 3))
     words = np.array([[3, 7, 3, 1, 3], [7, 0, 3, 19, 1]])
     y, mask = fastdrop.embedding_dropout(table, 0.5, rng=2, return_mask=True)

@@ -111,7 +111,7 @@ def test_from_key_starts_at_a_call(either):
     assert len({np.asarray(mask).tobytes() for mask in masks}) == 5
 
 
-def test_key_and_call_can_not_be_set():
+def test_key_and_call_cannot_be_set():
     stream = PhiloxStream(7)
     for name in ("key", "call"):
         with pytest.raises(AttributeError):
@@ -189,7 +189,7 @@ def test_a_subclass_of_a_stream_makes_streams_of_its_class(make):
 def test_a_copied_or_pickled_stream_spawns_what_the_original_would():
     for stream in (PhiloxStream(42), PhiloxStream.from_key(42)):
         stream.spawn(2)
-        for again in (pickle.loads(pickle.dumps(stream)), copy.deepcopy(stream)):
+        for again in (pickle.loads(pickle.dumps(stream)), copy.copy(stream), copy.deepcopy(stream)):
             assert [s.key for s in again.spawn(2)] == [s.key for s in copy.deepcopy(stream).spawn(2)]
 
 

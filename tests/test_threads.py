@@ -4,6 +4,7 @@
 import contextlib
 import contextvars
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -277,6 +278,19 @@ def test_one_context_object_may_be_entered_within_itself_and_by_many_threads(set
 
     with ThreadPoolExecutor(2) as pool:
         assert [future.result() for future in [pool.submit(enter) for _ in range(2)]] == [(3, 7)] * 2
+
+
+def test_contexts_may_be_left_in_any_order(settings):
+    fastdrop.set_num_threads(7)
+    two, three = fastdrop.num_threads(2), fastdrop.num_threads(3)
+    two.__enter__()
+    three.__enter__()
+    two.__exit__(None, None, None)
+    assert fastdrop.get_num_threads() == 3
+    three.__exit__(None, None, None)
+    assert fastdrop.get_num_threads() == 7
+    with pytest.raises(RuntimeError, match="num_threads must be left in the thread or task that entered it"):
+        three.__exit__(None, None, None)
 
 
 def test_the_context_holds_for_its_own_thread_alone(settings):
@@ -565,7 +579,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("before", ["computes()", "helpers.threads_in_pool() == 0"], ids=["after calls", "first call"])
 def test_a_call_at_the_exit_of_the_interpreter_is_right(before, tmp_path):
-    # The pool takes no more work then, or can not even be made.
+    # The pool takes no more work then, or cannot even be made.
     code = f"""
 import atexit
 assert {before}
@@ -596,3 +610,53 @@ def call():
 threading.Thread(target=call).start()
 """
     assert run_script(tmp_path, COMMON + code) == ("thread True\n", "")
+
+
+# Interrupts
+
+
+INTERRUPTED = """
+import signal, time
+import numpy as np
+import pytest
+import helpers
+import fastdrop
+
+ROUNDS, PAUSE = 20, 0.05
+n = 1 << 19 if NAME == "reference" else 1 << 22
+# More threads than CPUs, and chunks so large that some thread is at work on its own when the caller is done.
+helpers.share_from(pytest.MonkeyPatch(), size=n, chunk=n // 8, free_chunk=n // 8)
+x, out = np.ones(n, np.float32), np.zeros(n, np.float32)
+some = out[::1024]  # which takes no time to fill
+mask = fastdrop.GaussianMask(n, 0.1, key=1)
+fastdrop.set_num_threads(8)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+with helpers.using(NAME):
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        mask.apply(x, out=out)
+        took.append(time.perf_counter() - began)
+    interrupted = changed = 0
+    for i in range(ROUNDS):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, min(took) * (i + 1) / ROUNDS)
+            mask.apply(x, out=out)
+            time.sleep(1)  # the signal comes here if not in the call
+        except KeyboardInterrupt:
+            some[...] = 7
+            interrupted += 1
+            time.sleep(PAUSE + max(took))
+            changed += bool((some != 7).any())
+    mask.apply(x, out=out)
+    with fastdrop.num_threads(1):
+        right = np.array_equal(out, mask.apply(x))
+print(interrupted == ROUNDS, changed, right)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this platform sends a process no signals after a time")
+def test_after_an_interrupt_no_thread_writes_to_out_any_more(either, tmp_path):
+    """Who catches a KeyboardInterrupt may use out for something else. A real signal, and a process for it."""
+    code = INTERRUPTED.replace("NAME", repr(either.name))
+    assert run_script(tmp_path, code)[0] == "True 0 True\n"

@@ -10,6 +10,7 @@ import fastdrop
 from fastdrop import (
     RNG,
     AlphaMask,
+    BlockMask,
     DropoutMask,
     GateMasks,
     GaussianMask,
@@ -28,6 +29,7 @@ def test_without_return_mask_there_is_an_array() -> None:
     assert_type(fastdrop.dropout1d(ROWS, 0.1, data_format="channels_last"), np.ndarray)
     assert_type(fastdrop.dropout2d(X, keep_prob=0.9, training=False), np.ndarray)
     assert_type(fastdrop.dropout3d(X, rng=np.random.default_rng(1)), np.ndarray)
+    assert_type(fastdrop.drop_block2d(X, 0.1, 3, data_format="channels_last"), np.ndarray)
     assert_type(fastdrop.drop_path(X, 0.1, out=X), np.ndarray)
     assert_type(fastdrop.dropconnect(weights=ROWS, rate=0.1), np.ndarray)
     assert_type(fastdrop.embedding_dropout(table=ROWS, rng=fastdrop.PhiloxStream(1)), np.ndarray)
@@ -56,6 +58,8 @@ def test_with_return_mask_there_is_the_mask_of_its_kind_too() -> None:
         assert_type(fastdrop.zoneout(X, X, return_mask=True), tuple[np.ndarray, DropoutMask]),
     )
     assert [(type(y), type(mask)) for y, mask in pairs] == [(np.ndarray, DropoutMask)] * 11
+    y, mask = assert_type(fastdrop.drop_block2d(X, return_mask=True), tuple[np.ndarray, BlockMask])
+    assert (type(y), type(mask)) == (np.ndarray, BlockMask)
     alpha = (
         assert_type(fastdrop.alpha_dropout(X, return_mask=True), tuple[np.ndarray, AlphaMask]),
         assert_type(fastdrop.feature_alpha_dropout(X, return_mask=True), tuple[np.ndarray, AlphaMask]),
@@ -74,6 +78,7 @@ def test_masks_and_backward_functions() -> None:
     assert_type(mask.backward(ROWS, out=ROWS), np.ndarray)
     assert_type(mask[1:, 2], DropoutMask)
     assert_type(fastdrop.AlphaMask(3, 0.5, key=1)[1:], AlphaMask)
+    assert_type(fastdrop.BlockMask((3, 4, 5), 0.5, key=1)[1:], BlockMask)
     assert_type(fastdrop.GaussianMask(3, 0.5, key=1).backward([1.0, 2.0, 3.0]), np.ndarray)
     assert_type(fastdrop.dropout_add_backward(ROWS, mask), tuple[np.ndarray, np.ndarray])
     assert_type(fastdrop.bias_dropout_add_backward(ROWS, mask), tuple[np.ndarray, np.ndarray, np.ndarray])
@@ -90,6 +95,7 @@ def test_whatever_a_public_call_returns_has_a_public_type() -> None:
     assert_type(wrapper.masks, StepMasks | None)
     layer = fastdrop.Dropout(0.5, always=True)
     assert_type(layer.mask, DropoutMask | Any)
+    assert_type(fastdrop.DropBlock2d(0.1, 3).mask, BlockMask | Any)
     assert_type(fastdrop.SpatialDropout1D(0.5).mask, DropoutMask | Any)
     assert_type(fastdrop.AlphaDropout(0.5).mask, AlphaMask | Any)
     assert_type(fastdrop.GaussianNoise(0.5).mask, GaussianMask | Any)
@@ -106,7 +112,7 @@ def test_a_tool_finds_mistakes() -> None:
     with pytest.raises(TypeError, match="rate"):
         fastdrop.drop_path(X, "0.5")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="noise_shape"):
-        fastdrop.alpha_dropout(X, noise_shape=None)  # type: ignore[call-overload]
+        fastdrop.relu_dropout(X, noise_shape=None)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="keep_prob"):
         fastdrop.gaussian_noise(X, 0.1, keep_prob=0.5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="stddev"):
@@ -118,7 +124,7 @@ def test_a_tool_finds_mistakes() -> None:
     with pytest.raises(ValueError, match="mode"):
         fastdrop.dropout(X, mode="downscale")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="rng"):
-        fastdrop.relu_dropout(X, rng="1")  # type: ignore[call-overload]
+        fastdrop.relu_dropout(X, rng="1")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="out"):
         fastdrop.zoneout(X, X, out=[1.0])  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="mask"):

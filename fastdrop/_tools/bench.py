@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import json
 import platform
-import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,8 +18,9 @@ from fastdrop import _threads
 from fastdrop._config import show_config
 from fastdrop._tools.arrays import random_array
 from fastdrop._tools.bounds import Bound, bounds_and_groups
+from fastdrop._tools.output import OutputFile, complain, one_line, say, width
 from fastdrop._tools.tables import bounds_table, rounds_text, size_table
-from fastdrop._tools.timing import NOISY, RECIPE, Bar, Group, array_group
+from fastdrop._tools.timing import MAX_ROUNDS, NOISY, RECIPE, Bar, Group, array_group
 from fastdrop._tools.verify import Result, report, verify
 
 SCHEMA = 2  # of the JSON file; raised when a field changes its meaning
@@ -38,7 +39,7 @@ def run(
     with_bounds: bool,
     array: np.ndarray | None = None,
     array_name: str | None = None,
-    json_file: Path | None = None,
+    json_file: OutputFile | None = None,
 ) -> int:
     """The command: verify, measure, print, and return the exit status.
 
@@ -60,40 +61,34 @@ def run(
         Measure the project's bounds too.
     array, array_name : ndarray and str, optional
         To be timed in place of the sizes.
-    json_file : Path, optional
+    json_file : OutputFile, optional
         Where all that was measured is written.
     """
+    # Made before anything is measured: memory that is lacking is found now and not after a minute.
+    bounds, bound_groups = bounds_and_groups() if with_bounds else ([], {})
+    arrays = [array] if array is not None else [random_array(nbytes, dtype) for nbytes in sizes]
+    groups = [array_group(x, rates, isa, threads) for x in arrays]
+    all_groups = [*groups, *bound_groups.values()]
     progress = Bar(seconds)
+    is_complete = False
     try:
         verify_seconds = min(seconds / 10, 5.0)
         progress.begin(verify_seconds)
         verified = verify(seconds=verify_seconds, progress=progress.update)
         wrong = [result.name for result in verified if result.difference is not None]
-        if wrong:
-            progress.bar.clear()
-            print(report(verified))
-            print(f"\n{', '.join(wrong)}: wrong on this machine, so nothing was timed")
-            return 1
-        bounds, bound_groups = bounds_and_groups() if with_bounds else ([], {})
-        arrays = [array] if array is not None else [random_array(nbytes, dtype) for nbytes in sizes]
-        groups = [array_group(x, rates, isa, threads) for x in arrays]
-        _measure([*groups, *bound_groups.values()], seconds - verify_seconds, progress)
+        if not wrong:
+            is_complete = _measure(all_groups, seconds - verify_seconds, progress)
     finally:
         progress.bar.clear()
+    if wrong:
+        say(f"{report(verified)}\n\n{', '.join(wrong)}: wrong on this machine, so nothing was timed")
+        return 1
+    measured = [group for group in groups if group.is_measured]
+    if not measured:
+        raise KeyboardInterrupt  # before there was anything to keep
+    bound_groups = {name: group for name, group in bound_groups.items() if group.is_measured}
     for bound in bounds:
         bound.evaluate(bound_groups)
-
-    version, shown = show_config("dicts")["fastdrop"], groups[0].dtype
-    comparisons = sum(result.comparisons for result in verified)
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}"
-    print(f"fastdrop {version} on {cpu_model()}, {versions}")
-    print(f"verified: {comparisons:,} comparisons of {len(verified)} implementations, no difference")
-    print(f"\n{array_name or 'arrays'} of {shown}, {isa}, {threads} thread{'s' * (threads > 1)}\n")
-    print(size_table(groups, rates))
-    print(f"\nx copy:    times as long as np.copyto(y, x)\nx recipe:  times as fast as {RECIPE}")
-    print(rounds_text([*groups, *bound_groups.values()]))
-    if bounds:
-        print(f"\n{bounds_table(bounds)}")
     if json_file is not None:
         settings = {
             "seconds": seconds,
@@ -104,26 +99,67 @@ def run(
             "recipe": RECIPE,
             "noisy round": f"the baseline takes more than {NOISY} times its best",
         }
-        text = json.dumps(record(settings, verified, groups, bound_groups.values(), bounds), indent=1)
-        try:
-            json_file.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            print(f"python -m fastdrop bench: error: argument --json: {json_file}: {error.strerror}", file=sys.stderr)
-            return 2
-        print(f"\nwritten: {json_file}")
-    return 0
+        kept = record(settings, verified, measured, bound_groups.values(), bounds, is_complete)
+        json_file.write(json.dumps(kept, indent=1) + "\n")
+
+    version, shown = show_config("dicts")["fastdrop"], groups[0].dtype
+    comparisons = sum(result.comparisons for result in verified)
+    machine = f"fastdrop {version} on {cpu_model()}, Python {platform.python_version()}, NumPy {np.__version__}"
+    title = f"{one_line(array_name or 'arrays')} of {shown}, {isa}, {threads} thread{'s' * (threads > 1)}"
+    paragraphs = [
+        textwrap.fill(one_line(machine), width())
+        + f"\nverified: {comparisons:,} comparisons of {len(verified)} implementations, no difference",
+        title,
+        size_table(measured, rates, width()),
+        f"x copy:    times as long as np.copyto(y, x)\nx recipe:  times as fast as {RECIPE}\n"
+        + rounds_text([*measured, *bound_groups.values()], width()),
+    ]
+    if bound_groups:
+        paragraphs.append(bounds_table(bounds))
+    if json_file is not None:
+        path = one_line(str(json_file.path))
+        separator = " " if len("written: ") + len(path) <= width() else "\n"
+        paragraphs.append(f"written:{separator}{path}")
+    say("\n\n".join(paragraphs))
+    if is_complete:
+        return 0
+    text = f"{len(measured) + len(bound_groups)} of {len(all_groups)} groups were measured"
+    where = "" if json_file is None else f", and written to {json_file.path}"
+    complain(f"python -m fastdrop bench: interrupted: {text}{where}")
+    return 130
 
 
-def _measure(groups: Sequence[Group], seconds: float, progress: Bar) -> None:
-    """Share the time out by weight; what a group does not need goes to those after it."""
+def needed_memory(sizes: Iterable[int], itemsize: int) -> int:
+    """Bytes that it takes to time arrays of so many bytes: x and y of each, and what the recipe makes on its way."""
+    sizes = list(sizes)
+    of_recipe = 8 + 1 + 2 * itemsize  # an element's random number, its comparison, and two results
+    return 2 * sum(sizes) + max(sizes) // itemsize * of_recipe
+
+
+def most_bytes(arrays: int, rates: int) -> int:
+    """Of the JSON file, for so many arrays and rates, and the bounds."""
+    contenders = arrays * (1 + 2 * rates) + 50
+    return contenders * (MAX_ROUNDS * 30 + 1000)
+
+
+def _measure(groups: Sequence[Group], seconds: float, progress: Bar) -> bool:
+    """Share the time out by weight; what a group does not need goes to those after it.
+
+    Returns whether all were measured. Where the user interrupts it, what there is by then is kept.
+    """
     rng = np.random.default_rng()
     end = time.monotonic() + seconds
     weight = sum(group.weight for group in groups)
-    for group in groups:
-        progress.begin(seconds * group.weight / sum(other.weight for other in groups))
-        share = max(end - time.monotonic(), 0.0) * group.weight / weight
-        group.measure(max(share, 1e-3), rng, progress)
-        weight -= group.weight
+    try:
+        for group in groups:
+            progress.begin(seconds * group.weight / sum(other.weight for other in groups))
+            share = max(end - time.monotonic(), 0.0) * group.weight / weight
+            group.measure(max(share, 1e-3), rng, progress)
+            weight -= group.weight
+    except KeyboardInterrupt:
+        group.forget_unfinished_round()
+        return False
+    return True
 
 
 # The file
@@ -135,11 +171,13 @@ def record(
     groups: Iterable[Group],
     bound_groups: Iterable[Group],
     bounds: Iterable[Bound],
+    is_complete: bool,
 ) -> dict[str, object]:
     """All that was measured, for the JSON file. Times are in seconds; None where a round left a contender out."""
     return {
         "schema": SCHEMA,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "complete": is_complete,  # or interrupted
         "environment": show_config("dicts")
         | {"cpu": cpu_model(), "cpus of this process": _threads._usable_cpus(), "platform": platform.platform()},
         "settings": settings,

@@ -5,34 +5,29 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import math
-import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0
 
 from fastdrop import _arguments, _backend
 from fastdrop._config import show_config
 from fastdrop._tools import bench, verify
-from fastdrop._tools.arrays import bfloat16_dtype
+from fastdrop._tools.arrays import bfloat16_dtype, free_memory
+from fastdrop._tools.output import Failure, OutputFile, Parser, guarded, say
 from fastdrop._tools.timing import RATES, RECIPE
+from fastdrop._tools.units import format_size
 from fastdrop._version import __version__
 
 PROG = "python -m fastdrop"
 
 T = TypeVar("T")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,28 +41,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 1 when an implementation gives wrong results, or 130 when it was interrupted. Wrong
-        arguments raise SystemExit with status 2.
+        The exit status: 0, or 1 when an implementation gives wrong results, or 2 when the command cannot do its work,
+        or 130 when it was interrupted. Wrong arguments raise SystemExit with status 2.
     """
+    return guarded(PROG, lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser, bench_parser = _parsers()
     arguments = parser.parse_args(argv)
-    try:
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+
+    def run() -> int:
         if arguments.command == "info":
             return _info(arguments)
         if arguments.command == "verify":
             seconds = 10.0 if arguments.seconds is None and arguments.cases is None else arguments.seconds
             return verify.run(seed=arguments.seed, seconds=seconds, cases=arguments.cases)
-        if arguments.command == "bench":
-            return _run_bench(arguments, bench_parser)
-    except KeyboardInterrupt:
-        print(f"{PROG} {arguments.command}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # As of `... | head`: the reader has enough. What is left must not be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if arguments.command == "info" else 1
-    parser.print_help()
-    return 0
+        return _run_bench(arguments, bench_parser)
+
+    return guarded(f"{PROG} {arguments.command}", run)
 
 
 def _parsers() -> tuple[Parser, Parser]:
@@ -107,7 +102,10 @@ def _parsers() -> tuple[Parser, Parser]:
     )
     of_bench.add_argument("--array", metavar="FILE.npy", help="time this array instead")
     of_bench.add_argument(
-        "--dtype", choices=["float16", "bfloat16", "float32", "float64"], help="of the arrays (float32)"
+        "--dtype",
+        type=str.lower,
+        choices=["float16", "bfloat16", "float32", "float64"],
+        help="of the arrays (float32)",
     )
     of_bench.add_argument("--rates", type=_rate, nargs="+", metavar="RATE", help="probabilities to drop (0.1 0.5)")
     of_bench.add_argument("--isa", type=_isa, metavar="NAME", help=f"instruction set ({_backend.running.name})")
@@ -124,9 +122,12 @@ def _parsers() -> tuple[Parser, Parser]:
 
 def _info(arguments: argparse.Namespace) -> int:
     if arguments.json:
-        print(json.dumps(show_config("dicts"), indent=2))
+        say(json.dumps(show_config("dicts"), indent=2))
     else:
-        show_config()
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            show_config()
+        say(text.getvalue().rstrip("\n"))
     return 0
 
 
@@ -135,10 +136,6 @@ def _run_bench(arguments: argparse.Namespace, parser: Parser) -> int:
         parser.error("argument --quick: not allowed with argument --seconds")
     if arguments.array is not None and arguments.sizes is not None:
         parser.error("argument --sizes: not allowed with argument --array")
-    if arguments.json is not None:
-        folder = arguments.json.absolute().parent
-        if arguments.json.is_dir() or not os.access(folder, os.W_OK):
-            parser.error(f"argument --json: {str(arguments.json)!r} cannot be written")
     narrowed = ("sizes", "array", "dtype", "rates", "isa", "threads")
     is_default = all(getattr(arguments, name) is None for name in narrowed)
     dtype = _dtype(arguments.dtype, parser)
@@ -149,18 +146,35 @@ def _run_bench(arguments: argparse.Namespace, parser: Parser) -> int:
                 f"argument --sizes: must be multiples of {dtype.itemsize} bytes for {dtype.name}, got {nbytes}"
             )
     array = None if arguments.array is None else _array(arguments.array, arguments.dtype, parser)
-    return bench.run(
-        seconds=10.0 if arguments.quick else arguments.seconds or 75.0,
-        sizes=sizes,
-        dtype=dtype,
-        rates=list(dict.fromkeys(arguments.rates or RATES)),
-        isa=arguments.isa or _backend.running.name,
-        threads=arguments.threads or 1,
-        with_bounds=is_default if arguments.bounds is None else arguments.bounds,
-        array=array,
-        array_name=arguments.array,
-        json_file=arguments.json,
-    )
+    if array is not None and arguments.json is not None and _is_same_file(arguments.array, arguments.json):
+        parser.error("argument --json: not the file of argument --array, which would be lost")
+    if array is not None:
+        dtype, sizes = array.dtype, (array.nbytes,)
+    needed = bench.needed_memory((nbytes or dtype.itemsize for nbytes in sizes), dtype.itemsize)
+    free = free_memory()
+    if free is not None and needed > free:
+        name = "--sizes" if array is None else "--array"
+        parser.error(f"argument {name}: timing them takes {format_size(needed)} of memory, of {format_size(free)} free")
+    rates = list(dict.fromkeys(arguments.rates or RATES))
+    with contextlib.ExitStack() as stack:
+        json_file = None
+        if arguments.json is not None:
+            try:
+                json_file = stack.enter_context(OutputFile(arguments.json, bench.most_bytes(len(sizes), len(rates))))
+            except Failure as error:
+                parser.error(f"argument --json: {error}")
+        return bench.run(
+            seconds=10.0 if arguments.quick else arguments.seconds or 75.0,
+            sizes=sizes,
+            dtype=dtype,
+            rates=rates,
+            isa=arguments.isa or _backend.running.name,
+            threads=arguments.threads or 1,
+            with_bounds=is_default if arguments.bounds is None else arguments.bounds,
+            array=array,
+            array_name=arguments.array,
+            json_file=json_file,
+        )
 
 
 def _dtype(name: str | None, parser: Parser) -> np.dtype:
@@ -174,12 +188,15 @@ def _dtype(name: str | None, parser: Parser) -> np.dtype:
 
 def _array(name: str, dtype: str | None, parser: Parser) -> np.ndarray:
     """The array of a file, which must be one that dropout takes."""
+    path = Path(name)
+    if path.exists() and not path.is_file():
+        parser.error(f"argument --array: {name!r} is not a file")  # and np.load would wait for a pipe
     try:
         array = np.load(name, allow_pickle=False)
     except OSError as error:
         parser.error(f"argument --array: {name!r}: {error.strerror or error}")
-    except (ValueError, EOFError):
-        parser.error(f"argument --array: {name!r} is not a .npy file of numbers")
+    except Exception:  # of many kinds, for there are many kinds of damage
+        parser.error(f"argument --array: {name!r} {_why_no_array(path)}")
     if not isinstance(array, np.ndarray):
         array.close()
         parser.error(f"argument --array: {name!r} holds several arrays: save one of them with numpy.save")
@@ -197,6 +214,34 @@ def _array(name: str, dtype: str | None, parser: Parser) -> np.ndarray:
     return array
 
 
+def _why_no_array(path: Path) -> str:
+    """What is wrong with a file that NumPy does not read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(12)
+        if start.startswith(b"PK\x03\x04"):
+            return "is a .npz file that is truncated or damaged"
+        if not start or not (start.startswith(MAGIC_PREFIX) or MAGIC_PREFIX.startswith(start)):
+            return "is not a .npy file of numbers"
+        # The magic string, two bytes of version, the length of the header in two bytes or, from version 2 on, in four.
+        digits = start[8:10] if start[6:7] == b"\x01" else start[8:12]
+        begin = 8 + len(digits) + int.from_bytes(digits, "little")
+        if size < max(begin, 12):
+            return "is truncated within its header"
+        file.seek(8)
+        read_header = read_array_header_1_0 if len(digits) == 2 else read_array_header_2_0
+        with contextlib.suppress(Exception):
+            shape, _, dtype = read_header(file)
+            nbytes = math.prod(shape) * dtype.itemsize
+            if size - begin < nbytes and not dtype.hasobject:
+                return f"is truncated: it has {size - begin:,} bytes of data, of {nbytes:,}"
+    return "is not a .npy file of numbers"
+
+
+def _is_same_file(name: str, other: Path) -> bool:
+    return other.exists() and other.samefile(name)
+
+
 # Types of arguments: argparse puts the argument's name before what they raise.
 
 
@@ -206,9 +251,14 @@ def _checked(convert: Callable[[str], T], is_allowed: Callable[[T], bool], allow
             value = convert(text)
             if is_allowed(value):
                 return value
-        raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be {allowed}, got {_shown(text)}")
 
     return check
+
+
+def _shown(text: str) -> str:
+    """What was given, as far as it fits in a line."""
+    return repr(text) if len(text) <= 50 else f"{text[:50]!r}... ({len(text):,} letters)"
 
 
 _seconds = _checked(float, lambda n: 0.0 < n < math.inf, "a number above 0")
@@ -218,15 +268,15 @@ _rate = _checked(float, lambda rate: 0.0 <= rate < 1.0, "at least 0 and below 1 
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d+)\s*([KMG]?)(?:i?B)?", text, re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,30})\s*([KMG]?)(?:i?B)?", text, re.IGNORECASE | re.ASCII)
     if match is None:
-        raise argparse.ArgumentTypeError(f"must be a number of bytes, as 4, 16K, 1M or 64MiB, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of bytes, as 4, 16K, 1M or 64MiB, got {_shown(text)}")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
 def _isa(text: str) -> str:
     try:
-        _backend.find(text)
+        _backend.find(text.lower())
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    return text.lower()

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastdrop._kernels import Draw, IndexMap, Kernels, Operands, Operation
-from fastdrop._threads import whole
+from fastdrop._backend import Draw, IndexMap, Operands
+from fastdrop._kernels import Kernels, Operation
 
 # rounds, counter, key, words: published with Random123 (D. E. Shaw Research), tests/kat_vectors.
 PHILOX = (
@@ -71,7 +71,6 @@ def _answers(kernels: Kernels) -> Iterator[tuple[str, str, str]]:
             Operands(normals, normals),
             Draw(draw_key, call),
             IndexMap(start),
-            whole(normals.size),
         )
         got = " ".join(f"{bits:08x}" for bits in normals.view(np.uint32))
         draw = f"key={draw_key:#x}, call={call}, start={start}"

@@ -14,8 +14,8 @@ class Progress:
     """A progress bar on stderr, or nothing where that is no terminal."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self._file = sys.stderr if file is None else file
-        self._shown = self._file.isatty()
+        self._file = sys.stderr if file is None else file  # None where stderr is closed
+        self._shown = self._file is not None and self._file.isatty()
         self._next = 0.0
         self._began = time.monotonic()
 

@@ -11,11 +11,12 @@ from fastdrop._tools.timing import NOISY, Group
 from fastdrop._tools.units import format_ratio, format_speed, format_time
 
 
-def size_table(groups: Iterable[Group], rates: Sequence[float]) -> str:
-    """A row for each group. The columns of two rates fit in a line; more of them make more tables."""
+def size_table(groups: Sequence[Group], rates: Sequence[float], width: int) -> str:
+    """A row for each group. Rates that do not fit in the width make more tables."""
     blocks = []
-    for first in range(0, len(rates), 2):
-        shown = rates[first : first + 2]
+    beside = max((width - 28) // 36, 1)
+    for first in range(0, len(rates), beside):
+        shown = rates[first : first + beside]
         titles = f"{'':10}{'np.copyto(y, x)':^18}" + "".join(f"   {f'rate {rate}':^33}" for rate in shown)
         columns = f"{'array':>10}{'time':>10}{'GB/s':>8}"
         columns += f"   {'time':>8}{'GB/s':>7}{'x copy':>8}{'x recipe':>10}" * len(shown)
@@ -39,23 +40,24 @@ def size_table(groups: Iterable[Group], rates: Sequence[float]) -> str:
 def bounds_table(bounds: Iterable[Bound]) -> str:
     """A row for each bound."""
     bounds = list(bounds)
-    lines = [f"{'case':<40}{'bound':<28}{'measured':>8}", "-" * 99]
+    cases = max(len(bound.case) for bound in bounds) + 1
+    texts = max(len(bound.text()) for bound in bounds) + 1
+    lines = [f"{'case':<{cases}}{'bound':<{texts}}measured", "-" * 79]
     for bound in bounds:
-        value = "   " if bound.value is None else f"{bound.value:>8.2f}   "
-        lines.append(f"{bound.case:<40}{bound.text():<28}{value}{bound.verdict()}")
+        value = "" if bound.value is None else f"{bound.value:>6.2f}  "
+        lines.append(f"{bound.case:<{cases}}{bound.text():<{texts}}{value}{bound.verdict()}")
     measured = [bound for bound in bounds if bound.value is not None]
     lines.append(f"\n{sum(bool(bound.met) for bound in measured)} of {len(measured)} bounds met")
     return "\n".join(lines)
 
 
-def rounds_text(groups: Sequence[Group]) -> str:
+def rounds_text(groups: Sequence[Group], width: int) -> str:
     """How many rounds there were, and how many were disturbed."""
     rounds = [group.rounds for group in groups]
     noisy = sum(len(group.noisy_rounds()) for group in groups)
     span = f"{min(rounds)}" if min(rounds) == max(rounds) else f"{min(rounds)} to {max(rounds)}"
-    text = f"medians of {span} rounds; noisy ones (baseline over {NOISY} x its best): {noisy} of {sum(rounds)}"
+    lines = [f"medians of {span} rounds; noisy ones (baseline over {NOISY} x its best): {noisy} of {sum(rounds)}"]
     worst = [group.name for group in groups if 4 * len(group.noisy_rounds()) > group.rounds]
     if worst:
-        names = f"noisy in more than a quarter of the rounds: {', '.join(worst)}"
-        text += "\n" + textwrap.fill(names, 100, subsequent_indent="  ")
-    return text
+        lines.append(f"noisy in more than a quarter of the rounds: {', '.join(worst)}")
+    return "\n".join(textwrap.fill(line, width, subsequent_indent="  ") for line in lines)

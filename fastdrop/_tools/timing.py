@@ -110,6 +110,17 @@ class Group:
                 contender = self.contenders[i]
                 contender.seconds.append(None if number % contender.every else contender.measure())
 
+    def forget_unfinished_round(self) -> None:
+        """Leave each contender with as many rounds as the others, where the last round was interrupted."""
+        rounds = min(len(contender.seconds) for contender in self.contenders)
+        for contender in self.contenders:
+            del contender.seconds[rounds:]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a round. Each contender takes part in the first one."""
+        return self.rounds > 0
+
     @property
     def rounds(self) -> int:
         return len(self.contenders[0].seconds)

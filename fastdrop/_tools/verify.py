@@ -16,7 +16,8 @@ from types import ModuleType
 import numpy as np
 
 from fastdrop import _backend, _reference
-from fastdrop._kernels import Draw, IndexMap, Operands, Operation
+from fastdrop._backend import Draw, IndexMap, Operands
+from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._streams import PhiloxStream
 from fastdrop._threads import num_threads
@@ -24,6 +25,7 @@ from fastdrop._tools import known_answers
 from fastdrop._tools.arrays import bfloat16_dtype
 from fastdrop._tools.cases import FILL, FUNCTIONS, MASKS, Case, Layout, make_case, values_of
 from fastdrop._tools.known_answers import threshold
+from fastdrop._tools.output import say
 from fastdrop._tools.progress import Progress
 
 MIN_CASES = 50  # however slow the machine
@@ -291,9 +293,9 @@ def run(*, seed: int, seconds: float | None, cases: int | None) -> int:
         results = verify(seed=seed, seconds=seconds, cases=cases, progress=progress.update)
     finally:
         progress.clear()
-    print(report(results))
+    text = report(results)
     different = [result.name for result in results if result.difference is not None]
     if different:
-        print(f"\n{', '.join(different)}: wrong on this machine (seed {seed})")
-        return 1
-    return 0
+        text += f"\n\n{', '.join(different)}: wrong on this machine (seed {seed})"
+    say(text)
+    return 1 if different else 0
