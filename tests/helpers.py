@@ -39,6 +39,11 @@ class Kernels:
     def name(self):
         return self.real.name
 
+    @property
+    def shares(self):
+        """Whether several threads work on a large array with these kernels."""
+        return self.real.releases_gil
+
     def philox(self, counter, key, rounds):
         return self.real.philox(counter, key, rounds)
 

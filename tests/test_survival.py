@@ -443,7 +443,7 @@ for call in (
 # Objects that nobody has made
 
 
-MASKS = (DropoutMask, AlphaMask, GaussianMask)
+MASKS = (DropoutMask, AlphaMask, GaussianMask, fastdrop.BlockMask)
 WRONG_STATES = [
     ((9,), None, 0, None, None, (0.5, 0.5, 2.0, b"\xff")),  # fewer bits than elements
     ((3,), (9,), 0, None, None, (0.5, 0.5, 2.0, b"\xff")),
