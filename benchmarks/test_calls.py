@@ -71,5 +71,4 @@ def test_8_by_8(in_turn, rate, way):
     def make() -> Turn:
         return Turn(ways[way], references(x, None), lambda: proven(lambda _: proof()))
 
-    what = about("forward", "dropout", x.nbytes, rate, out="fresh")
-    in_turn(make, what | {"way": way}, (beside_multiply(SMALL[way]),))
+    in_turn(make, about(f"8 x 8, {way}", "dropout", x.nbytes, rate, out="fresh"), (beside_multiply(SMALL[way]),))
