@@ -105,6 +105,7 @@ if TYPE_CHECKING or compiled is None:
     Operands = _kernels.Operands
     DropoutState = _core_in_python.DropoutState
     MaskState = _core_in_python.MaskState
+    PlainCalls = _core_in_python.PlainCalls
     StreamState = _core_in_python.StreamState
     are_plain = _core_in_python.are_plain
     plain_apply = _core_in_python.plain_apply
@@ -116,6 +117,7 @@ else:
     Operands = compiled.Operands
     DropoutState = compiled.DropoutState
     MaskState = compiled.MaskState
+    PlainCalls = compiled.PlainCalls
     StreamState = compiled.StreamState
     are_plain = compiled.are_plain
     plain_apply = compiled.plain_apply

@@ -3,6 +3,7 @@ from typing import final
 from fastdrop import _core_in_python, _reference
 from fastdrop._core_in_python import DropoutState as DropoutState
 from fastdrop._core_in_python import MaskState as MaskState
+from fastdrop._core_in_python import PlainCalls as PlainCalls
 from fastdrop._core_in_python import StreamState as StreamState
 from fastdrop._core_in_python import are_plain as are_plain
 from fastdrop._core_in_python import plain_apply as plain_apply

@@ -468,18 +468,30 @@ cdef bint is_plain_out(out, cnp.ndarray x) noexcept:
             and is_apart(cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y), <size_t>cnp.PyArray_NBYTES(x)))
 
 
+cdef bint is_plain_beside(other, cnp.ndarray x, out) noexcept:
+    """Whether kernels can read other as it is, beside a plain x and while they write to out."""
+    cdef int dtype
+    cdef size_t n = <size_t>cnp.PyArray_NBYTES(x)
+    return (is_plain(other, &dtype) and cnp.PyArray_TYPE(<cnp.ndarray>other) == cnp.PyArray_TYPE(x)
+            and same_shape(<cnp.ndarray>other, x)
+            and (out is None
+                 or is_apart(cnp.PyArray_BYTES(<cnp.ndarray>other), cnp.PyArray_BYTES(<cnp.ndarray>out), n)))
+
+
 def are_plain(x, out):
     """Whether x, and out unless it is None, are arrays that kernels take as they are, and of one shape and dtype."""
     cdef int dtype
     return is_plain(x, &dtype) and (out is None or is_plain_out(out, x))
 
 
-cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, cnp.ndarray y, double scale) noexcept:
-    """Plain dropout of a whole plain array."""
+cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, other, cnp.ndarray y, double scale) noexcept:
+    """An operation on whole plain arrays."""
     cdef fd_operands operands
     operands.x = cnp.PyArray_DATA(x)
     operands.y = cnp.PyArray_DATA(y)
-    operands.other = operands.bias = NULL
+    operands.other = NULL if other is None else cnp.PyArray_DATA(<cnp.ndarray>other)
+    operands.bias = NULL
+    operands.bias_at = 0
     operands.scale = scale
     operands.nontemporal = False
     if n < FEW:
@@ -489,8 +501,21 @@ cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, cnp.ndarray y, doubl
             fd_walk(job, 0, <size_t>n, &operands)
 
 
-cdef class PlainDropout:
-    """What a plain call of dropout takes from the rest of the package."""
+@cython.final
+cdef class PlainCalls:
+    """Calls that never leave C, with what they take from the rest of the package.
+
+    Parameters
+    ----------
+    default_stream : PhiloxStream
+        The one for ``rng=None``.
+    mask_type : type
+        Of the masks that ``return_mask`` asks for: a ``DropoutState``.
+    unset_rate : float
+        The very object that stands for a rate that was not given.
+    index_map_of : callable
+        ``(shape, noise_shape) -> (strides, dims, span)``; see ``fastdrop._geometry``.
+    """
 
     cdef StreamState default_stream
     cdef type stream_type
@@ -498,8 +523,25 @@ cdef class PlainDropout:
     cdef object unset_rate
     cdef object index_map_of
 
-    cdef object result(self, x, rate, keep_prob, noise_shape, rng, out, bint return_mask):
-        """What dropout is to return; None for a call that is not plain, of which nothing has been done."""
+    def __init__(self, StreamState default_stream not None, type mask_type not None, unset_rate, index_map_of):
+        self.default_stream = default_stream
+        self.stream_type = type(default_stream)
+        self.mask_type = mask_type
+        self.unset_rate = unset_rate
+        self.index_map_of = index_map_of
+
+    def __call__(self, int operation, x, other, rate, keep_prob, noise_shape, training, rng, out, return_mask):
+        """What the function is to return; None for a call that is not plain, of which nothing has been done.
+
+        The operation is one that scales what is kept by what follows from the rate.
+        """
+        if (training is not True or not (return_mask is True or return_mask is False) or self.mask_type is None
+                or not 0 <= operation < FD_NUM_OPS or reads_bias(<fd_op>operation)
+                or reads_other(<fd_op>operation) != (other is not None)):
+            return None
+        return self.result(operation, x, other, rate, keep_prob, noise_shape, rng, out, return_mask)
+
+    cdef object result(self, int operation, x, other, rate, keep_prob, noise_shape, rng, out, bint return_mask):
         cdef fd_job job
         cdef double dropped, kept
         cdef int dtype
@@ -512,6 +554,8 @@ cdef class PlainDropout:
         cdef StreamState stream = self.default_stream
 
         if running == NULL or not is_plain(x, &dtype) or not (out is None or is_plain_out(out, x)):
+            return None
+        if other is not None and not is_plain_beside(other, x, out):
             return None
         n = cnp.PyArray_SIZE(x)
         if keep_prob is None:
@@ -560,16 +604,17 @@ cdef class PlainDropout:
             job.draw.key = key_of_seed(seed)
         else:
             job.draw.key = key_of_generator(rng)
-            if cnp.PyArray_SIZE(x) != n or cnp.PyArray_SIZE(y) != n:  # by a lock or a capsule of somebody's own
-                raise ValueError((cnp.PyArray_SIZE(x), cnp.PyArray_SIZE(y), n))
+            for array in (x, y, other):  # by a lock or a capsule of somebody's own
+                if array is not None and cnp.PyArray_SIZE(<cnp.ndarray>array) != n:
+                    raise ValueError((cnp.PyArray_SIZE(<cnp.ndarray>array), n))
         if job.map.ndim > 0:
             running.keep_bits(&job.draw, 0, <size_t>job.map.bytes, bits)
             job.map.bits = bits
             job.map.bytes = (job.map.bytes + 7) // 8
         job.kernels = running
-        job.op = FD_DROPOUT
+        job.op = <fd_op>operation
         job.dtype = <fd_dtype>dtype
-        walk(&job, n, x, y, 1.0 / kept)
+        walk(&job, n, x, other, y, 1.0 / kept)
         if mask is None:
             return y
         mask.is_drawn = True
@@ -639,33 +684,15 @@ cpdef uint64_t key_of_seed(uint64_t seed) noexcept:
     return pool[0] | <uint64_t>pool[1] << 32
 
 
-def plain_dropout(StreamState default_stream not None, type mask_type not None, unset_rate, index_map_of):
-    """A decorator for ``dropout`` that does plain calls itself, and leaves the others to the function.
-
-    Parameters
-    ----------
-    default_stream : PhiloxStream
-        The one for ``rng=None``.
-    mask_type : type
-        Of the masks that ``return_mask`` asks for: a ``DropoutState``.
-    unset_rate : float
-        The very object that stands for a rate that was not given.
-    index_map_of : callable
-        ``(shape, noise_shape) -> (strides, dims, span)``; see ``fastdrop._geometry``.
-    """
-    cdef PlainDropout plain = PlainDropout()
-    plain.default_stream = default_stream
-    plain.stream_type = type(default_stream)
-    plain.mask_type = mask_type
-    plain.unset_rate = unset_rate
-    plain.index_map_of = index_map_of
+def plain_dropout(PlainCalls plain not None):
+    """A decorator for ``dropout`` that does plain calls itself, and leaves the others to the function."""
 
     def decorate(general):
-        def dropout(x, rate=unset_rate, *, keep_prob=None, training=True, noise_shape=None, shared_axes=None,
+        def dropout(x, rate=plain.unset_rate, *, keep_prob=None, training=True, noise_shape=None, shared_axes=None,
                     mode="upscale_in_train", rng=None, out=None, return_mask=False):
             if (training is True and shared_axes is None and mode is "upscale_in_train"
                     and (return_mask is False or return_mask is True)):
-                result = plain.result(x, rate, keep_prob, noise_shape, rng, out, return_mask)
+                result = plain.result(FD_DROPOUT, x, None, rate, keep_prob, noise_shape, rng, out, return_mask)
                 if result is not None:
                     return result
             return general(x, rate, keep_prob=keep_prob, training=training, noise_shape=noise_shape,
@@ -699,7 +726,7 @@ def plain_apply(general):
                 job.map.bits = NULL
                 job.op = FD_DROPOUT
                 job.dtype = <fd_dtype>dtype
-                walk(&job, n, x, y, self.scale)
+                walk(&job, n, x, None, y, self.scale)
                 return y
         return general(self, x, out)
 

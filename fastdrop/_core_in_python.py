@@ -218,10 +218,33 @@ def are_plain(x: object, out: object) -> TypeGuard[np.ndarray]:
     return False
 
 
-def plain_dropout(
-    default_stream: StreamState, mask_type: type, unset_rate: float, index_map_of: Callable[..., Any]
-) -> Callable[[Function], Function]:
-    """Without a compiler there is no plain call: the function does every one."""
+class PlainCalls:
+    """Calls that never leave C: none, without a compiler."""
+
+    def __init__(
+        self, default_stream: StreamState, mask_type: type, unset_rate: float, index_map_of: Callable[..., Any]
+    ) -> None:
+        pass
+
+    def __call__(
+        self,
+        operation: int,
+        x: object,
+        other: object,
+        rate: object,
+        keep_prob: object,
+        noise_shape: object,
+        training: object,
+        rng: object,
+        out: object,
+        return_mask: object,
+    ) -> Any:
+        """What the function is to return; None for a call that is not plain, of which nothing has been done."""
+        return None
+
+
+def plain_dropout(plain: PlainCalls) -> Callable[[Function], Function]:
+    """A decorator for ``dropout`` that would do plain calls itself."""
     return lambda general: general
 
 

@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, SupportsIndex, TypeAlias, TypedDict, Unp
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop import _arguments, _backend, _geometry, _prologue, _streams
+from fastdrop import _arguments, _backend, _prologue
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
+from fastdrop._kernels import Operation
 from fastdrop._masks import DropoutMask
 from fastdrop._prologue import Groups, Lengths
 from fastdrop._streams import RNG
@@ -75,7 +76,7 @@ def dropout(
 def dropout(
     x: npt.ArrayLike, rate: Number = ..., *, return_mask: bool, **options: Unpack[ElementOptions]
 ) -> np.ndarray | tuple[np.ndarray, DropoutMask]: ...
-@_backend.plain_dropout(_streams.default, DropoutMask, DEFAULT_RATE, _geometry.index_map_of)
+@_backend.plain_dropout(_prologue.plain)
 def dropout(
     x: npt.ArrayLike,
     rate: Number = DEFAULT_RATE,
@@ -402,7 +403,12 @@ def drop_path(
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
     checked_mode = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
-    call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(samples, checked_rate))
+    options = training, rng, out, return_mask
+    if checked_mode == UPSCALE:
+        y = _prologue.plain_groups(x, samples, rate, keep_prob, options)
+        if y is not None:
+            return y
+    call = _prologue.checked({"x": x}, options, groups=(samples, checked_rate))
     return _drop(call, checked_rate, checked_mode)
 
 
@@ -460,6 +466,9 @@ def dropconnect(
            [4., 4., 4.],
            [4., 0., 0.]])
     """
+    y = _prologue.plain(Operation.DROPOUT, weights, None, rate, keep_prob, None, training, rng, out, return_mask)
+    if y is not None:
+        return y
     checked_rate = _arguments.rate_of(rate, keep_prob)
     return _prologue.dropped(_prologue.checked({"weights": weights}, (training, rng, out, return_mask)), checked_rate)
 
@@ -521,7 +530,11 @@ def embedding_dropout(
         return _without_axes(shape, (1,))
 
     checked_rate = _arguments.rate_of(rate, keep_prob)
-    call = _prologue.checked({"table": table}, (training, rng, out, return_mask), groups=(rows, checked_rate))
+    options = training, rng, out, return_mask
+    y = _prologue.plain_groups(table, rows, rate, keep_prob, options)
+    if y is not None:
+        return y
+    call = _prologue.checked({"table": table}, options, groups=(rows, checked_rate))
     return _prologue.dropped(call, checked_rate)
 
 
@@ -531,7 +544,7 @@ def _dropout_channels(
     rate: object,
     keep_prob: object,
     data_format: object,
-    options: tuple[object, object, np.ndarray | None, object],
+    options: _prologue.Given,
     name: str | None = None,
 ) -> Any:
     """Dropout of whole channels, whose lengths have one letter each; of a layer of that name in batches alone."""
@@ -542,6 +555,9 @@ def _dropout_channels(
         function = name or f"dropout{len(lengths)}d"
         return _without_axes(shape, plane_axes(shape, lengths, channels, function, takes_one=name is None))
 
+    y = _prologue.plain_groups(x, planes, rate, keep_prob, options)
+    if y is not None:
+        return y
     call = _prologue.checked({"x": x}, options, groups=(planes, checked_rate))
     return _prologue.dropped(call, checked_rate)
 

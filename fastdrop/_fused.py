@@ -89,6 +89,9 @@ def dropout_add(
            [12., 10., 12.]])
     >>> dx, dresidual = fastdrop.dropout_add_backward(np.ones_like(y), mask)
     """
+    y = _prologue.plain(Operation.DROPOUT_ADD, x, residual, rate, keep_prob, None, training, rng, out, return_mask)
+    if y is not None:
+        return y
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x, "residual": residual}, (training, rng, out, return_mask))
     return _prologue.dropped(call, checked_rate, Operation.DROPOUT_ADD)
@@ -291,6 +294,9 @@ def relu_dropout(
            [0., 0., 2., 2.]])
     >>> dx = fastdrop.relu_dropout_backward(np.ones_like(y), y, mask)
     """
+    y = _prologue.plain(Operation.RELU_DROPOUT, x, None, rate, keep_prob, None, training, rng, out, return_mask)
+    if y is not None:
+        return y
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x}, (training, rng, out, return_mask))
     return _prologue.dropped(call, checked_rate, Operation.RELU_DROPOUT)

@@ -22,10 +22,16 @@ from fastdrop._streams import PhiloxStream
 
 Lengths: TypeAlias = tuple[int, ...] | None
 Groups: TypeAlias = Callable[[tuple[int, ...]], Lengths]
+Given: TypeAlias = tuple[object, object, np.ndarray | None, object]  # training, rng, out and return_mask
 
 KEEP_ALL = Rate(0.0, 1.0)
 DROP_ALL = Rate(1.0, 0.0)
 IDENTITIES_AT_0 = Operation.DROPOUT, Operation.ALPHA_DROPOUT
+
+
+# What does plain calls, before any of this. Its arguments are the operation, x, a second array, and then rate,
+# keep_prob, noise_shape, training, rng, out and return_mask as they were given. To what is not plain it answers None.
+plain = _backend.PlainCalls(_streams.default, DropoutMask, _arguments.DEFAULT_RATE, _geometry.index_map_of)
 
 
 class Call(NamedTuple):
@@ -80,7 +86,7 @@ class Call(NamedTuple):
 
 def checked(
     arrays: Mapping[str, object],
-    options: tuple[object, object, np.ndarray | None, object],
+    options: Given,
     *,
     bias: tuple[object] | None = None,
     noise_shape_of: Groups | None = None,
@@ -125,6 +131,24 @@ def checked(
         return_mask if type(return_mask) is bool else _arguments.flag(return_mask, "return_mask"),
         _streams.source(rng),
     )
+
+
+def plain_groups(
+    x: object,
+    groups: Groups,
+    rate: object,
+    keep_prob: object,
+    options: Given,
+) -> Any:
+    """The answer of ``plain`` for a function that says itself what drops together."""
+    if type(x) is not np.ndarray:
+        return None
+    try:
+        noise_shape = groups(x.shape)
+    except ValueError:
+        return None  # which is said where all other arguments have been looked at
+    training, rng, out, return_mask = options
+    return plain(Operation.DROPOUT, x, None, rate, keep_prob, noise_shape, training, rng, out, return_mask)
 
 
 def _lengths_of_groups(groups: Groups, rate: Rate, shape: tuple[int, ...]) -> Lengths:
