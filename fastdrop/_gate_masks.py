@@ -83,6 +83,8 @@ class GateMasks:
             rate.threshold,
         )
         size = self.batch * self.depth * (self.gates if self.per_gate else 1)
+        if size >= 1 << 63:
+            _arguments.mask_shape((self.gates, self.batch, self.depth))  # which says what is wrong with it
         bits = _backend.running.keep_bits(size, draw) if rate.rate > 0.0 else None
         object.__setattr__(self, "_bits", bits)
 

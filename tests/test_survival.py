@@ -423,7 +423,7 @@ stream = fastdrop.PhiloxStream(3)
 fastdrop.dropout_add(x[:10], x[:10], 0.4, rng=7, out=out[:10])
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
 for call in (
     lambda: fastdrop.dropout(x, 0.4, rng=stream, out=out),
     lambda: fastdrop.dropout(x, 0.0, rng=stream, out=out),
