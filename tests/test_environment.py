@@ -186,7 +186,7 @@ def test_a_number_of_threads_that_is_not_ours_and_cannot_be_is_as_none(text):
     assert report(OMP_NUM_THREADS=text)["threads"] == report()["threads"]
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the CPUs of a process can not be set here")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the CPUs of a process cannot be set here")
 def test_an_affinity_that_is_set_after_the_import_holds():
     code = f"""
 import os
