@@ -317,8 +317,9 @@ def test_calls_that_follow_each_other_have_masks_of_their_own(function):
     named = [function(*arrays, **{function.amount: 0.5}, rng=8) for _ in range(2)]
     assert_same_bits(*named)
     assert_same_bits(named[0], function(*arrays, **{function.amount: 0.5}, rng=PhiloxStream(8)))
-    fresh = [function(*arrays, **{function.amount: 0.5}) for _ in range(2)]
-    assert (fresh[0] != fresh[1]).any()
+    # Of six channels two masks in 64 are equal; of so many calls not all.
+    fresh = {function(*arrays, **{function.amount: 0.5}).tobytes() for _ in range(30)}
+    assert len(fresh) > 1
 
 
 @pytest.mark.parametrize("function", [*DROPPING, "gaussian_dropout"], indirect=True)
