@@ -8,6 +8,7 @@ Nothing here knows of dropout. Modules that need the kernels read ``_backend.run
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,7 @@ def _chosen_name() -> str:
                 "results, many times slower. Reinstall with a C compiler, or set FASTDROP_NO_EXTENSION=1 to say "
                 "that this is meant.",
                 RuntimeWarning,
-                stacklevel=4,  # whoever imports fastdrop; Python leaves out the frames of its own import
+                stacklevel=_level_of_the_import(),
             )
         return "reference"
     allowed: tuple[str, ...] = compiled.supported()
@@ -76,6 +77,17 @@ def _chosen_name() -> str:
         reason = "this machine cannot run it" if isa in compiled.built() else "this build does not have it"
         raise ValueError(f"FASTDROP_ISA={isa!r}: {reason}; allowed here: {', '.join(allowed)}")
     return isa
+
+
+def _level_of_the_import() -> int:
+    """The stack level, for a warning of whoever calls this, of the line that imports fastdrop."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and (name := str(frame.f_globals.get("__name__"))).startswith(
+        ("fastdrop", "importlib")
+    ):
+        level += not name.startswith("importlib")  # which the warning does not count
+        frame = frame.f_back
+    return level
 
 
 def _run(kernels: Kernels) -> None:

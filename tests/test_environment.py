@@ -32,6 +32,7 @@ print(json.dumps({
     "running": config["running"],
     "threads": config["threads"],
     "warnings": [[warning.category.__name__, str(warning.message)] for warning in caught],
+    "blamed": [warning.filename for warning in caught],
     "kept": [i for i, value in enumerate(y) if value],
 }))
 """
@@ -291,6 +292,7 @@ def test_a_missing_core_is_warned_of_once_and_the_reference_runs(without_core):
     found = report(path=without_core)
     assert found["running"] == "reference"
     assert len(found["warnings"]) == 1
+    assert found["blamed"] == ["<string>"], "the warning does not point to the import of fastdrop"
     category, message = found["warnings"][0]
     assert category == "RuntimeWarning"
     assert "NumPy reference" in message
