@@ -19,7 +19,7 @@ from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._blocks import BlockMask
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._streams import RNG
-from fastdrop._training import Stochastic
+from fastdrop._training import Stochastic, parameters_of
 
 Mask = TypeVar("Mask", bound=DropoutMask | GaussianMask | BlockMask)
 # None before the first forward pass, which nobody who has had one should have to rule out.
@@ -109,7 +109,8 @@ class _Layer(Stochastic, Generic[Mask]):
         super().__init_subclass__()
         # A user's docstring is the user's, whatever stands in it.
         if cls.__module__ == __name__ and cls.__doc__ is not None and "{parameters}" in cls.__doc__:
-            parameters = "".join(_PARAMETERS[name] for name in inspect.signature(cls).parameters)
+            names = parameters_of(cls.__init__) or ()
+            parameters = "".join(_PARAMETERS[name] for name in names[1:])  # after self
             shared = f"Parameters\n----------{parameters}\n{_ATTRIBUTES.format(mask=cls._mask_type)}"
             cls.__doc__ = inspect.cleandoc(cls.__doc__).replace("{parameters}", shared)
 
