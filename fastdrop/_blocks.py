@@ -270,7 +270,7 @@ class BlockMask(_masks._Mask):
 
     def packbits(self) -> npt.NDArray[np.uint8]:
         """The mask as one bit an element in C order, little bit order: as for ``DropoutMask.packbits``."""
-        return self._drawn().packbits()
+        return self._keep_bits() if self._is_whole and self.rate > 0.0 else self._drawn().packbits()
 
     def to_array(self, dtype: npt.DTypeLike = np.float32) -> np.ndarray:
         """The mask as numbers that carry its scale: as for ``DropoutMask.to_array``."""

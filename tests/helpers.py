@@ -7,6 +7,7 @@ Programs that tests run in a process of their own import it too, from ``TESTS``.
 import dataclasses
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import fastdrop
@@ -325,6 +326,16 @@ def closing_waits_for_a_chunk_that_was_taken():
 
 
 # Streams
+
+
+def peak_memory(work):
+    """The most bytes that are held at a time in addition to what was held before."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def default_stream():

@@ -5,9 +5,9 @@ import asyncio
 import contextvars
 import sys
 import threading
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
+import helpers
 import ml_dtypes
 import numpy as np
 import pytest
@@ -340,12 +340,7 @@ def test_memory_does_not_grow_with_n_unless_samples_are_wanted():
     y = np.ones(100_000, np.float32)
 
     def peak(n, **options):
-        tracemalloc.start()
-        try:
-            mc_predict(lambda x: y, None, n, **options)
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
+        return helpers.peak_memory(lambda: mc_predict(lambda x: y, None, n, **options))
 
     assert peak(100) < peak(2) + y.nbytes
     assert peak(2) < 6 * 8 * y.size
