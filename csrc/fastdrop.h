@@ -139,4 +139,11 @@ void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *oper
 /* Write which of them are kept, one byte per element. */
 void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools);
 
+/* Bytes that fd_order_bits() may write behind the last bit. */
+enum { FD_BITS_SLACK = 9 };
+
+/* Write the given keep bits of all n elements of a map in the order of the array, unused bits of the last byte 0.
+ * `ordered` has room for them and for FD_BITS_SLACK bytes more, which are overwritten too, and holds 0. */
+void fd_order_bits(const fd_index_map *map, size_t n, uint8_t *ordered);
+
 #endif

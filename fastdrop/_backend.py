@@ -122,6 +122,7 @@ if TYPE_CHECKING or compiled is None:
     are_plain = _core_in_python.are_plain
     plain_apply = _core_in_python.plain_apply
     plain_dropout = _core_in_python.plain_dropout
+    plain_dropout_at = _core_in_python.plain_dropout_at
 else:
     Chunks = compiled.Chunks
     Draw = compiled.Draw
@@ -134,6 +135,7 @@ else:
     are_plain = compiled.are_plain
     plain_apply = compiled.plain_apply
     plain_dropout = compiled.plain_dropout
+    plain_dropout_at = compiled.plain_dropout_at
 
 running: Kernels
 _run(find(_chosen_name()))

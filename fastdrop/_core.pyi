@@ -8,6 +8,7 @@ from fastdrop._core_in_python import StreamState as StreamState
 from fastdrop._core_in_python import are_plain as are_plain
 from fastdrop._core_in_python import plain_apply as plain_apply
 from fastdrop._core_in_python import plain_dropout as plain_dropout
+from fastdrop._core_in_python import plain_dropout_at as plain_dropout_at
 
 @final
 class Chunks(_core_in_python.Chunks): ...

@@ -50,6 +50,8 @@ cdef extern from "fastdrop.h" nogil:
         FD_F32
         FD_F64
 
+    int FD_NUM_DTYPES
+
     ctypedef enum fd_op:
         FD_DROPOUT
 
@@ -89,6 +91,8 @@ cdef extern from "fastdrop.h" nogil:
     int FD_MAX_DIMS
     void fd_walk(const fd_job *, int64_t, size_t, const fd_operands *) noexcept
     void fd_walk_keep(const fd_job *, int64_t, size_t, uint8_t *) noexcept
+    int FD_BITS_SLACK
+    void fd_order_bits(const fd_index_map *, size_t, uint8_t *) noexcept
     const fd_kernels *fd_built(size_t i)
     int fd_supported(size_t i)
 
@@ -501,6 +505,40 @@ cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, other, cnp.ndarray y
             fd_walk(job, 0, <size_t>n, &operands)
 
 
+def plain_dropout_at(int dtype, uint64_t x, uint64_t y, int64_t size, uint64_t key, double rate, double scale):
+    """Dropout of so many elements at addresses, in order, on the kernels that run; whether it was that simple.
+
+    See :meth:`fastdrop._kernels.Kernels.apply_at`.
+    """
+    cdef fd_job job
+    cdef fd_operands operands
+    if (running == NULL or not 0 <= size < most_elements or not 0 <= dtype < FD_NUM_DTYPES or not 0.0 <= rate <= 1.0
+            or (x | y) % item_size(<fd_dtype>dtype) != 0 or x == 0 or y == 0):
+        return False
+    job.kernels = running
+    job.draw.key = key
+    job.draw.call = 0
+    job.draw.threshold = threshold_of(rate)
+    job.map.offset = 0
+    job.map.ndim = 0
+    job.map.bits = NULL
+    job.op = FD_DROPOUT
+    job.dtype = <fd_dtype>dtype
+    operands.x = <const void *>x
+    operands.y = <void *>y
+    operands.other = NULL
+    operands.bias = NULL
+    operands.bias_at = 0
+    operands.scale = scale
+    operands.nontemporal = False
+    if size < FEW:
+        fd_walk(&job, 0, <size_t>size, &operands)
+    else:
+        with nogil:
+            fd_walk(&job, 0, <size_t>size, &operands)
+    return True
+
+
 @cython.final
 cdef class PlainCalls:
     """Calls that never leave C, with what they take from the rest of the package.
@@ -784,6 +822,10 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap in
     return 0
 
 
+cdef size_t item_size(fd_dtype dtype) noexcept:
+    return 8 if dtype == FD_F64 else 4 if dtype == FD_F32 else 2
+
+
 cdef int dtype_code(cnp.ndarray x) except -1:
     cdef int num = cnp.PyArray_TYPE(x)
     if num == cnp.NPY_FLOAT:
@@ -980,6 +1022,45 @@ cdef class Kernels:
             else:
                 walk_chunks(&job, &c, item, chunks, from_front)
 
+    def apply_at(self, int operation, int dtype, uint64_t x, uint64_t y, int64_t size, Draw draw not None,
+                 IndexMap index_map not None, double scale, double shift=0.0, double fill=0.0, uint64_t other=0,
+                 uint64_t bias=0, int64_t period=0, Chunks chunks=None, bint from_front=True, bint nontemporal=False):
+        cdef fd_job job
+        cdef fd_operands c
+        cdef size_t item
+        if (not 0 <= operation < FD_NUM_OPS or not 0 <= dtype < FD_NUM_DTYPES or size < 0
+                or (chunks is not None and chunks.stop > size)):
+            raise ValueError((operation, dtype, size))
+        job.op = <fd_op>operation
+        job.dtype = <fd_dtype>dtype
+        item = item_size(job.dtype)
+        if size == 0:
+            return
+        if ((x | y | other | bias) % item != 0 or x == 0 or y == 0 or (reads_other(job.op) and other == 0)
+                or (reads_bias(job.op) and (bias == 0 or period < MIN_PERIOD))):
+            raise ValueError((x, y, other, bias, period))
+        fill_job(&job, self.kernels, draw, index_map, size)
+        if reads_normals(job.op) and job.map.bits != NULL:
+            raise ValueError("bits")
+        c.x = <const void *>x
+        c.y = <void *>y
+        c.other = <const void *>other
+        c.bias = <const void *>bias
+        c.period = <size_t>period
+        c.bias_at = 0
+        c.scale = scale
+        c.shift = shift
+        c.fill = fill
+        c.nontemporal = nontemporal
+        if size < FEW and chunks is None:
+            fd_walk(&job, 0, <size_t>size, &c)
+            return
+        with nogil:
+            if chunks is None:
+                fd_walk(&job, 0, <size_t>size, &c)
+            else:
+                walk_chunks(&job, &c, item, chunks, from_front)
+
     def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, Chunks chunks=None,
              bint from_front=True):
         cdef fd_job job
@@ -1009,6 +1090,18 @@ cdef class Kernels:
             with nogil:
                 self.kernels.keep_bits(&d, start, n, <uint8_t *>cnp.PyArray_DATA(bits))
         return bits
+
+    def order_bits(self, int64_t n, IndexMap index_map not None):
+        cdef fd_job job
+        cdef cnp.npy_intp length = <cnp.npy_intp>(n // 8 + (n % 8 != 0) + FD_BITS_SLACK)
+        cdef cnp.ndarray bits
+        if n < 1 or index_map.bits is None:
+            raise ValueError(n)
+        fill_job(&job, self.kernels, Draw(), index_map, n)
+        bits = cnp.PyArray_ZEROS(1, &length, cnp.NPY_UINT8, 0)
+        with nogil:
+            fd_order_bits(&job.map, <size_t>n, <uint8_t *>cnp.PyArray_DATA(bits))
+        return bits[:length - FD_BITS_SLACK]
 
 
 def built():

@@ -218,6 +218,11 @@ def are_plain(x: object, out: object) -> TypeGuard[np.ndarray]:
     return False
 
 
+def plain_dropout_at(dtype: int, x: int, y: int, size: int, key: int, rate: float, scale: float) -> bool:
+    """Dropout at addresses, where that is simple; without a compiler it is not."""
+    return False
+
+
 class PlainCalls:
     """Calls that never leave C: none, without a compiler."""
 

@@ -48,6 +48,19 @@ class Operation(IntEnum):
         return operation
 
 
+class Dtype(IntEnum):
+    """A dtype of elements, by the number that it has in C."""
+
+    FLOAT16 = 0
+    BFLOAT16 = 1
+    FLOAT32 = 2
+    FLOAT64 = 3
+
+    @property
+    def itemsize(self) -> int:
+        return (2, 2, 4, 8)[self]
+
+
 def bare(x: np.ndarray) -> np.ndarray:
     """An array without its subclass, which may say of its shape, its dtype and its memory what it likes."""
     return x if type(x) is np.ndarray else np.ndarray.view(x, np.ndarray)
@@ -158,6 +171,31 @@ class Kernels(Protocol):
         ``nontemporal`` asks for stores that bypass the caches, where there are such.
         """
 
+    def apply_at(
+        self,
+        operation: int,
+        dtype: int,
+        x: int,
+        y: int,
+        size: int,
+        draw: Draw,
+        index_map: IndexMap,
+        scale: float,
+        shift: float = 0.0,
+        fill: float = 0.0,
+        other: int = 0,
+        bias: int = 0,
+        period: int = 0,
+        chunks: Chunks | None = None,
+        from_front: bool = True,
+        nontemporal: bool = False,
+    ) -> None:
+        """The same for arrays of other libraries: at addresses, of so many elements that follow each other.
+
+        ``dtype`` is a :class:`Dtype`. An array that is read is y itself or shares no memory with it, and all are
+        aligned to their elements. Nobody may free them meanwhile.
+        """
+
     def keep(
         self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks | None = None, from_front: bool = True
     ) -> None:
@@ -165,3 +203,6 @@ class Kernels(Protocol):
 
     def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
         """The keep bits of n elements from ``start`` on, as by ``packbits(bitorder="little")``."""
+
+    def order_bits(self, n: int, index_map: IndexMap) -> Bits:
+        """The bits that an index map of n elements has been given, in the order of the array, packed likewise."""

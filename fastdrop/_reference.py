@@ -309,6 +309,39 @@ class Kernels:
 
         take_chunks(chunks, from_front, operands.x.size, work)
 
+    def apply_at(
+        self,
+        operation: int,
+        dtype: int,
+        x: int,
+        y: int,
+        size: int,
+        draw: Draw,
+        index_map: IndexMap,
+        scale: float,
+        shift: float = 0.0,
+        fill: float = 0.0,
+        other: int = 0,
+        bias: int = 0,
+        period: int = 0,
+        chunks: Chunks | None = None,
+        from_front: bool = True,
+        nontemporal: bool = False,
+    ) -> None:
+        if size == 0:
+            return
+        y_array = array_at(y, size, dtype)
+        operands = Operands(
+            y_array if x == y else array_at(x, size, dtype),
+            y_array,
+            scale,
+            None if other == 0 else y_array if other == y else array_at(other, size, dtype),
+            None if bias == 0 else array_at(bias, period, dtype),
+            shift,
+            fill,
+        )
+        self.apply(operation, operands, draw, index_map, chunks, from_front, nontemporal)
+
     def _apply_part(
         self, operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, start: int, stop: int
     ) -> None:
@@ -355,6 +388,19 @@ class Kernels:
 
     def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
         return np.packbits(keep_range(start, n, draw.key, draw.call, draw.threshold), bitorder="little")
+
+    def order_bits(self, n: int, index_map: IndexMap) -> Bits:
+        return np.packbits(keep_elements(0, n, Draw(), index_map), bitorder="little")
+
+
+def array_at(address: int, n: int, dtype: int) -> np.ndarray:
+    """Memory as an array, of which bfloat16 has no dtype in NumPy: the functions above take its bits in integers."""
+    import ctypes  # which takes longer to import than most of this package
+
+    kind = np.dtype(("f2", "u2", "f4", "f8")[dtype])
+    memory = (ctypes.c_uint8 * (n * kind.itemsize)).from_address(address)
+    array: np.ndarray = np.frombuffer(memoryview(memory), kind)
+    return array
 
 
 def take_chunks(chunks: Chunks | None, from_front: bool, size: int, work: Callable[[int, int], None]) -> None:
