@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import functools
+import math
+from itertools import pairwise
+from typing import NamedTuple
 
 from fastdrop import _arguments
 from fastdrop._kernels import Dims
@@ -61,3 +64,51 @@ def index_map_of(shape: tuple[int, ...], noise_shape: tuple[int | None, ...]) ->
 def last_index(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int:
     """The highest index of an element, of a mask that has any."""
     return offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+
+
+class Place(NamedTuple):
+    """Where the elements of an array lie in the stream, in the order of the array's memory."""
+
+    offset: int
+    dims: Dims
+    span: int  # decisions to draw at once, because elements share them or lie across their order; or 0
+    is_across: bool  # they are to be brought into the order of the memory then
+
+
+@functools.lru_cache(maxsize=1024)
+def place_in_memory(shape: tuple[int, ...], strides: tuple[int, ...], order: tuple[int, ...], offset: int) -> Place:
+    """For an array that is dense in memory, with its axes from the outermost to the innermost there.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    strides : tuple of int
+        Steps in the stream along each axis.
+    order : tuple of int
+        The axes as they follow in memory. Those of length 1 may be missing.
+    offset : int
+        The index of the first element.
+    """
+    dims = dims_of(tuple(shape[axis] for axis in order), tuple(strides[axis] for axis in order))
+    if dims is None:
+        return Place(offset, None, 0, False)
+    span = 1 + sum((length - 1) * stride for length, stride in dims)
+    is_shared = any(stride == 0 for _, stride in dims)
+    is_across = not is_shared and (dims[-1][1] > 1 or any(outer[1] < inner[1] for outer, inner in pairwise(dims)))
+    is_at_once = (is_shared or is_across) and span <= 8 * math.prod(shape)  # else it is a narrow part of a wide mask
+    return Place(offset, dims, span if is_at_once else 0, is_across)
+
+
+@functools.lru_cache
+def strides_along(shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
+    """Steps in the stream along each axis of an array, of the fewest dimensions that say the same."""
+    left = [] if dims is None else list(dims)
+    length, stride = left.pop() if left else (math.prod(shape), 1)
+    strides = []
+    for n in reversed(shape):
+        if length == 1 and left:
+            length, stride = left.pop()
+        strides.append(stride)
+        length //= max(n, 1)
+        stride *= n
+    return tuple(reversed(strides))

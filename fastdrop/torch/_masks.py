@@ -7,17 +7,16 @@ lies in memory. Nothing here records gradients.
 
 from __future__ import annotations
 
-import math
 import threading
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastdrop import _backend, _engine, _geometry, _threads
-from fastdrop._kernels import Chunks, Dims, Dtype, IndexMap, Operation
+from fastdrop._geometry import Place
+from fastdrop._kernels import Chunks, Dtype, IndexMap, Operation
 from fastdrop._masks import alpha_numbers
 from fastdrop.torch import _shards
 from fastdrop.torch._shards import Shard
@@ -93,20 +92,11 @@ def next_key(generator: torch.Generator | None = None) -> int:
     return _shards.of_rank(key)
 
 
-class _Place(NamedTuple):
-    """Where the elements of a tensor lie in the stream, in the order of its memory."""
-
-    offset: int
-    dims: Dims
-    span: int  # of the stream whose bits are drawn at once, because elements share them or lie across; or 0
-    is_crossing: bool  # then they are to be brought into the order of the memory
-
-
 @lru_cache(maxsize=1024)
 def _place(
     shape: tuple[int, ...], strides: tuple[int, ...], shared: tuple[int, ...], shards: tuple[Shard, ...]
-) -> _Place:
-    """For a tensor that is dense in memory, in any order of its dimensions."""
+) -> Place:
+    """Where the elements of a tensor lie in the stream, in the order of its memory, which is dense."""
     ndim = len(shape)
     whole, starts = list(shape), [0] * ndim
     for dim, start, held, total in shards:
@@ -121,23 +111,7 @@ def _place(
     steps = tuple(0 if d in shared else step for d, step in enumerate(steps))
     offset = sum(start * step for start, step in zip(starts, steps, strict=True))
     order = sorted((d for d in range(ndim) if shape[d] > 1), key=lambda d: -strides[d])
-    dims = _geometry.dims_of(tuple(shape[d] for d in order), tuple(steps[d] for d in order))
-    if dims is None:
-        return _Place(offset, None, 0, False)
-    span = 1 + sum((length - 1) * step for length, step in dims)
-    size = math.prod(shape)
-    is_crossing = dims[-1][1] > 1 or not all(outer[1] >= inner[1] for outer, inner in pairwise(dims))
-    is_drawn_at_once = (is_crossing or any(step == 0 for _, step in dims)) and span <= 8 * size
-    return _Place(offset, dims, span if is_drawn_at_once else 0, is_crossing and 0 not in (step for _, step in dims))
-
-
-def _index_map(place: _Place, size: int, draw: _backend.Draw) -> IndexMap:
-    if place.span == 0:
-        return _backend.IndexMap(place.offset, place.dims)
-    kernels = _backend.running
-    bits = kernels.keep_bits(place.span, draw, place.offset)
-    index_map = _backend.IndexMap(0, place.dims, bits)
-    return _backend.IndexMap(0, None, kernels.order_bits(size, index_map)) if place.is_crossing else index_map
+    return _geometry.place_in_memory(shape, steps, tuple(order), offset)
 
 
 def _is_dense(x: Tensor, y: Tensor) -> bool:
@@ -202,7 +176,7 @@ def apply(
         index_map = _engine.IN_ORDER
     else:
         place = _place(tuple(y.shape), y.stride(), draw.shared, draw.shards)
-        index_map = _index_map(place, size, c_draw)
+        index_map = _engine.index_map_at(place, size, c_draw)
     others = 0, 0, 0
     if other is not None:
         if not _is_dense(other, y):
