@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent
 PACKAGE = Path(fastdrop.__file__).parent
 
 Operation = _kernels.Operation
+Dtype = _kernels.Dtype
 alpha_numbers = _masks.alpha_numbers
 philox4x32 = _reference.philox4x32
 normal_pair = _reference.normal_pair
@@ -80,6 +81,17 @@ class Kernels:
 
     def keep_bits(self, n, key, call, threshold, start=0):
         return self.real.keep_bits(n, Draw(key, call, threshold), start)
+
+    def order_bits(self, n, offset, dims, bits):
+        return self.real.order_bits(n, IndexMap(offset, dims, bits))
+
+    def apply_at(self, x, out, start, key, threshold, offset=0, dims=None, op=Operation.DROPOUT, **operands):
+        """The same as ``apply`` for the memory of contiguous arrays, from an element on to the end."""
+        addresses = {name: operands.pop(name).ctypes.data for name in ("other", "bias") if name in operands}
+        dtype = _kernels.Dtype[x.dtype.name.upper()]
+        place = x.ctypes.data, out.ctypes.data, x.size, Draw(key, 0, threshold), IndexMap(offset, dims)
+        chunks = None if start == 0 else part(start, x.size)
+        self.real.apply_at(op, dtype, *place, chunks=chunks, **addresses, **operands)
 
 
 def part(start, stop):

@@ -263,6 +263,22 @@ class Places:
 
 
 @dataclasses.dataclass(frozen=True)
+class Order:
+    """What fd_order_bits() gives."""
+
+    places: Places
+    at_y: int
+    seed: int
+
+    def line(self):
+        return f"order all {self.places.line()} {self.at_y} {self.seed}"
+
+    def expected(self, oracle):
+        given = self.places.arguments(self.seed)
+        return answer(oracle.order_bits(self.places.n, given["offset"], given["dims"], given["bits"]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Keep:
     """What fd_walk_keep() gives."""
 
@@ -400,6 +416,18 @@ WALKS = (
     FAR,
 )
 
+# Dense arrays in other orders of axes than C's: whole squares of 64 x 64, parts of them, and rows of few elements.
+ACROSS = (
+    ((64, 1), (64, 64)),
+    ((128, 1), (192, 128)),
+    ((100, 1), (70, 100)),
+    ((3, 4000), (500, 1), (8, 500)),
+    ((5, 1), (7, 5), (9, 35)),
+    ((9, 7), (7, 1), (70, 63)),
+    ((2, 1), (1000, 2)),
+    ((65, 130), (2, 65), (65, 1)),
+)
+
 
 def make_requests():
     choose = random.Random(20)
@@ -454,6 +482,11 @@ def make_requests():
             takes_normals = not is_given and (dims is None or dims[-1][1] == 1 or stop - first < 2000)
             op = choose.choice([op for op in Operation if takes_normals or op not in WITH_NORMALS])
             yield work("walk", where, op, choose.choice(list(DTYPES)), choose.randrange(2))
+
+    for dims, _ in itertools.product((*WALKS, *ACROSS), range(3)):
+        if dims not in (None, FAR):
+            where = places(math.prod(length for length, _ in dims), is_given=True, dims=dims)
+            yield Order(where, choose.choice((0, choose.randrange(LINE))), choose.randrange(2**63))
 
 
 @pytest.fixture(scope="module")

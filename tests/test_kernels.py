@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import helpers
 import ml_dtypes
 import numpy as np
 import pytest
@@ -485,6 +486,62 @@ def test_strided_places_in_the_stream(
     how |= {"offset": offset, "dims": dims, "bits": bits}
     implementation.apply(x, y, start, stop, key, 1, threshold, **terms_of(op, other, bias), **how)
     np.testing.assert_array_equal(bits_of(y), bits_of(expected))
+
+
+@given(dims=placings(), offset=st.integers(0, 30), seed=st.integers(0, 100))
+def test_given_bits_are_brought_into_the_order_of_the_array(implementation, dims, offset, seed):
+    shape = [length for length, _ in dims]
+    n = int(np.prod(shape))
+    index = offset + sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    given_bits = np.random.default_rng(seed).integers(0, 256, int(index.max()) // 8 + 1, np.uint8)
+    expected = np.packbits(np.unpackbits(given_bits, bitorder="little")[index], bitorder="little")
+    np.testing.assert_array_equal(implementation.order_bits(n, offset, dims, given_bits), expected)
+
+
+@pytest.mark.parametrize("lengths", [(64, 64), (128, 200), (3, 130), (65, 7, 66), (2, 5, 70, 9), (1000, 2)], ids=str)
+def test_bits_are_transposed_for_every_order_of_axes(implementation, lengths):
+    n = int(np.prod(lengths))
+    given_bits = np.random.default_rng(n).integers(0, 256, n // 8 + 1, np.uint8)
+    bits = np.unpackbits(given_bits, bitorder="little")[:n].reshape(lengths)
+    strides = [int(np.prod(lengths[axis + 1 :])) for axis in range(len(lengths))]
+    for order in itertools.permutations(range(len(lengths))):
+        dims = tuple((lengths[axis], strides[axis]) for axis in order)
+        expected = np.packbits(bits.transpose(order), axis=None, bitorder="little")
+        np.testing.assert_array_equal(implementation.order_bits(n, 0, dims, given_bits), expected)
+
+
+@pytest.mark.parametrize("op", Operation, ids=lambda op: op.name.lower())
+def test_memory_at_addresses_is_as_good_as_an_array(implementation, oracle, dtype, op):
+    n = 6000
+    x, other, bias = numbers_of(dtype, n, 1), numbers_of(dtype, n, 2), numbers_of(dtype, 57, 3)
+    how = {"scale": 1.25, **({"shift": 0.3, "fill": -1.1} if op == Operation.ALPHA_DROPOUT else {})}
+    how |= terms_of(op, other, bias)
+    period = {"period": len(bias)} if op == Operation.BIAS_DROPOUT_ADD else {}
+    for start, place in ((0, {}), (0, {"offset": 77, "dims": ((60, 100), (100, 1))}), (41, {"offset": 3})):
+        y, expected = np.full(n, 7, dtype), np.full(n, 7, dtype)
+        oracle.apply(x, expected, start, n, 9, 0, 1 << 30, **how, **place)
+        implementation.apply_at(x, y, start, 9, 1 << 30, **how, **place, **period)
+        np.testing.assert_array_equal(bits_of(y), bits_of(expected))
+
+
+def test_addresses_that_cannot_be_right_are_refused(compiled):
+    x = np.ones(100, np.float32)
+    apply_at, draw, index_map = compiled.real.apply_at, helpers.Draw(1, 0, 1 << 31), helpers.IndexMap()
+    at = x.ctypes.data
+    float32 = helpers.Dtype.FLOAT32
+    for arguments in (
+        (99, float32, at, at, 100),
+        (0, 7, at, at, 100),
+        (0, float32, at + 1, at, 99),
+        (0, float32, 0, at, 100),
+        (0, float32, at, 0, 100),
+        (0, float32, at, at, -1),
+        (Operation.DROPOUT_ADD, float32, at, at, 100),
+        (Operation.BIAS_DROPOUT_ADD, float32, at, at, 100),
+    ):
+        with pytest.raises(ValueError, match=r"\("):
+            apply_at(*arguments, draw, index_map, 2.0)
+    assert (x == 1).all()
 
 
 def test_one_decision_for_a_long_run(implementation):

@@ -15,6 +15,7 @@
  *     apply   KERNEL first n WORK
  *     walk    KERNEL MAP WORK
  *     keep    KERNEL MAP at_y seed
+ *     order   KERNEL MAP at_y seed      (of fd_order_bits(): first is 0, n is all elements, and keep bits are given)
  *
  * MAP is "key call threshold offset DIMENSIONS bytes first n": the arguments of fd_walk(), with LENGTHxSTRIDE,...
  * for the dimensions, or - for none, and with so many bytes of given keep bits, or 0 for drawn ones.
@@ -217,7 +218,7 @@ static void answer(const char *kernel, const uint8_t *data, size_t n, size_t siz
     putchar('\n');
 }
 
-typedef enum { PHILOX, BITS, BOOLS, DRAW, APPLY, WALK, KEEP } request_kind;
+typedef enum { PHILOX, BITS, BOOLS, DRAW, APPLY, WALK, KEEP, ORDER } request_kind;
 
 enum { X, OTHER, BIAS, NUM_INPUTS, IN_PLACE = -1 };
 
@@ -359,11 +360,11 @@ static void read_work(request *r)
 
 static request read_request(char *line)
 {
-    static const char *const kinds[] = {"philox", "bits", "bools", "draw", "apply", "walk", "keep"};
+    static const char *const kinds[] = {"philox", "bits", "bools", "draw", "apply", "walk", "keep", "order"};
     const char *const kind = strtok(line, " \n");
     request r = {0};
     while (kind == NULL || strcmp(kind, kinds[r.kind]) != 0) {
-        if (kind == NULL || r.kind == KEEP) {
+        if (kind == NULL || r.kind == ORDER) {
             fail("unknown request", kind ? kind : "empty line");
         }
         r.kind = (request_kind)(r.kind + 1);
@@ -378,7 +379,7 @@ static request read_request(char *line)
         r.key[1] = (uint32_t)next_integer();
         return r;
     }
-    if (r.kind == WALK || r.kind == KEEP) {
+    if (r.kind == WALK || r.kind == KEEP || r.kind == ORDER) {
         read_map(&r);
     } else {
         if (r.kind != APPLY) {
@@ -391,7 +392,7 @@ static request read_request(char *line)
         read_work(&r);
     } else {
         r.at_y = (size_t)next_integer();
-        r.seed = r.kind == KEEP ? next_integer() : 0;
+        r.seed = r.kind == KEEP || r.kind == ORDER ? next_integer() : 0;
     }
     return r;
 }
@@ -413,11 +414,15 @@ static fd_job job_of(const fd_kernels *k, const request *r, array bits)
 
 static void draw_mask(const fd_kernels *k, const request *r)
 {
-    const size_t n = r->kind == BITS ? (r->n + 7) / 8 : r->n;
-    const array y = new_array(n, 1, r->at_y), bits = new_bits(r);
+    const size_t n = r->kind == BITS || r->kind == ORDER ? (r->n + 7) / 8 : r->n;
+    const array y = new_array(n + (r->kind == ORDER ? FD_BITS_SLACK : 0), 1, r->at_y), bits = new_bits(r);
     if (r->kind == KEEP) {
         const fd_job job = job_of(k, r, bits);
         fd_walk_keep(&job, (int64_t)r->first, r->n, y.data);
+    } else if (r->kind == ORDER) {
+        const fd_job job = job_of(k, r, bits);
+        memset(y.data, 0, y.bytes);
+        fd_order_bits(&job.map, r->n, y.data);
     } else {
         (r->kind == BITS ? k->keep_bits : k->keep_bools)(&r->draw, r->first, r->n, y.data);
     }
@@ -476,6 +481,7 @@ static void run_request(const fd_kernels *k, const request *r)
     case BITS:
     case BOOLS:
     case KEEP:
+    case ORDER:
         draw_mask(k, r);
         break;
     default:
