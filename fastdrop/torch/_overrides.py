@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch._C import DispatchKey
 
-from fastdrop._version import __version__
-from fastdrop.torch import _autograd, _library, _masks, _operators, _shards
+from fastdrop.torch import _autograd, _compiled, _library, _masks, _operators, _shards
 from fastdrop.torch._masks import Draw, Numbers
 
 Function: TypeAlias = Callable[[Tensor, float, bool], Tensor]
@@ -30,7 +29,7 @@ class enable:
 
     To call it twice is to call it once. As a context manager it holds for the block. Tensors of other devices, of
     integers or complex numbers, sparse and nested ones are left to PyTorch, and so is all within the transformations of
-    ``torch.func``. What ``torch.compile`` compiles meanwhile stays as it is compiled.
+    ``torch.func``. What ``torch.compile`` has compiled is compiled anew for it, when it is called next.
 
     Raises
     ------
@@ -68,7 +67,7 @@ def disable() -> None:
     if _registered is not None:
         _registered._destroy()
         _registered = None
-        _forget_compiled(remove_tag=True)
+        _compiled.switched(False, _FUNCTIONS)
 
 
 def is_enabled() -> bool:
@@ -87,20 +86,7 @@ def _register() -> None:
         warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)
         library.impl("native_dropout", _native_dropout, "CPU", allow_override=True)
     _registered = library
-    _forget_compiled(remove_tag=False)
-
-
-def _forget_compiled(remove_tag: bool) -> None:
-    """Keep apart what is traced with these operators and what without, of which PyTorch knows no difference.
-
-    Where a tracer sends an operator is kept with it, and what was compiled on the disk.
-    """
-    for name in _FUNCTIONS:
-        getattr(torch.ops.aten, name).default._dispatch_cache.clear()
-    tag = f"fastdrop-{__version__}"
-    config = torch.compiler.config
-    others = [part for part in config.cache_key_tag.split(" ") if part not in ("", tag)]
-    config.cache_key_tag = " ".join(others if remove_tag else [*others, tag])
+    _compiled.switched(True, _FUNCTIONS)
 
 
 def _pytorchs(packet: Any) -> Function:
