@@ -31,6 +31,7 @@ def is_plain(x: Tensor) -> bool:
         and x.is_cpu
         and x.dtype in _masks.DTYPES
         and x.layout is torch.strided
+        and not x.is_nested
         and not _modes()
         and not _are_transforms_active()
         and not _is_transformed(x)

@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
-from fastdrop.torch import _autograd, _masks, _operators, _shards
-from fastdrop.torch._masks import Draw, Numbers
+from fastdrop.torch import _autograd, _masks, _operators
+from fastdrop.torch._masks import Numbers
 
 NumbersOf = Callable[[float], Numbers]
 _is_tracing = torch._C._is_tracing
@@ -216,7 +216,7 @@ def relu_dropout(input: Tensor, p: float = 0.5, training: bool = True, *, genera
     if not training or p == 0.0 or input.numel() == 0:
         return torch.relu(input)
     if not torch.compiler.is_compiling() and _autograd.is_plain(input):
-        return _autograd.relu_dropped(input, _draw(p, generator), _masks.dropout_numbers(p))
+        return _autograd.relu_dropped(input, _masks.next_draw(input, p, (), generator), _masks.dropout_numbers(p))
     return dropout(torch.relu(input), p, generator=generator)
 
 
@@ -262,7 +262,8 @@ def bias_dropout_add(
     is_dropping = training and p > 0.0 and x.numel() > 0
     is_eager = not torch.compiler.is_compiling() and all(_autograd.is_plain(tensor) for tensor in tensors)
     if is_dropping and is_eager:
-        return _autograd.bias_dropped_add(x, bias, residual, _draw(p, generator), _masks.dropout_numbers(p))
+        draw = _masks.next_draw(x, p, (), generator)
+        return _autograd.bias_dropped_add(x, bias, residual, draw, _masks.dropout_numbers(p))
     summed = x if bias is None else x + bias
     return residual + (dropout(summed, p, generator=generator) if is_dropping else summed)
 
@@ -323,8 +324,7 @@ def _check(
     """All that can be wrong, before anything is drawn."""
     if not isinstance(input, Tensor):
         raise TypeError(f"{name} must be a Tensor, got a {type(input).__name__}")
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(_message_of_p(p, p_name))
+    _check_p(p, p_name)
     if generator is not None:
         if not isinstance(generator, Generator):
             raise TypeError(f"generator must be a torch.Generator, got a {type(generator).__name__}")
@@ -335,18 +335,21 @@ def _check(
             f"{name} must be on the CPU, got a tensor on {input.device}: torch.nn.functional drops there, also where "
             "fastdrop.torch.enable() was called"
         )
+    if input.layout is not torch.strided or input.is_nested:
+        kind = "nested" if input.is_nested else str(input.layout).removeprefix("torch.")
+        raise TypeError(f"{name} must be a strided tensor, got a {kind} one: torch.nn.functional may know how to drop")
     if training and input.dtype not in _masks.DTYPES:
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _masks.DTYPES)
         raise TypeError(f"{name} must be of {allowed}, got {input.dtype}")
 
 
-def _message_of_p(p: float, name: str) -> str:
-    return f"{name} must be a probability from 0 to 1, got {p}"
-
-
-def _draw(p: float, generator: Generator | None, shared: tuple[int, ...] = ()) -> Draw:
-    """A draw from a generator; at 1 nothing is random, and none is made."""
-    return Draw(_masks.next_key(generator) if p < 1.0 else 0, p, shared, _shards.said())
+def _check_p(p: Any, name: str) -> None:
+    try:
+        is_probability = 0.0 <= p <= 1.0
+    except TypeError:
+        raise TypeError(f"{name} must be a number from 0 to 1, got {p!r} of type {type(p).__name__}") from None
+    if not is_probability:
+        raise ValueError(f"{name} must be a probability from 0 to 1, got {p}")
 
 
 def _dropped(
@@ -364,20 +367,20 @@ def _dropped(
     is_eager = not torch.compiler.is_compiling() and _autograd.is_plain(input)
     if not is_eager or generator is not None:  # else there is less to check
         _check(input, p, generator, training, *names)
-    elif not 0.0 <= p <= 1.0:
-        raise ValueError(_message_of_p(p, names[1]))
+    else:
+        _check_p(p, names[1])
     if not training or p == 0.0 or input.numel() == 0:
         return input
     if is_eager:
         if own is not None and _is_tracing():
             return own(input, p, training, inplace)  # which the trace records, and not its result
-        return _autograd.dropped(input, _draw(p, generator, shared), numbers_of(p), inplace)
-    draw = _operators.fresh_draw(p) if generator is None else _draw_of(generator, p)
+        return _autograd.dropped(input, _masks.next_draw(input, p, shared, generator), numbers_of(p), inplace)
+    draw = _operators.fresh_draw(p) if generator is None else _draw_of(input, p, generator)
     y = _operators.dropout(input, draw, p, numbers_of(p), shared)
     return input.copy_(y) if inplace else y
 
 
 @torch.compiler.disable
-def _draw_of(generator: Generator, p: float) -> Tensor:
+def _draw_of(input: Tensor, p: float, generator: Generator) -> Tensor:
     """A draw from a generator, which compiled code cannot hold."""
-    return _operators.as_tensor(_draw(p, generator))
+    return _operators.as_tensor(_masks.next_draw(input, p, (), generator))

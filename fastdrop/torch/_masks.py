@@ -77,21 +77,6 @@ def alpha_dropout_numbers(p: float) -> Numbers:
     return Numbers(*alpha_numbers.__wrapped__(p))  # who compiles warns of caches
 
 
-def next_key(generator: torch.Generator | None = None) -> int:
-    """A key from a generator of the CPU, by default PyTorch's own: what ``torch.randint(KEYS, (1,))`` would give."""
-    try:
-        number = _local.number
-    except AttributeError:
-        with torch.inference_mode(False):  # else it could not be used outside of it
-            number = _local.number = torch.empty((), dtype=torch.int64, device="cpu")
-    if generator is None:
-        number.random_(0, KEYS)
-    else:
-        number.random_(0, KEYS, generator=generator)
-    key: int = number.item()
-    return _shards.of_rank(key)
-
-
 @lru_cache(maxsize=1024)
 def _place(
     shape: tuple[int, ...], strides: tuple[int, ...], shared: tuple[int, ...], shards: tuple[Shard, ...]
@@ -112,6 +97,29 @@ def _place(
     offset = sum(start * step for start, step in zip(starts, steps, strict=True))
     order = sorted((d for d in range(ndim) if shape[d] > 1), key=lambda d: -strides[d])
     return _geometry.place_in_memory(shape, steps, tuple(order), offset)
+
+
+def next_draw(x: Tensor, p: float, shared: tuple[int, ...] = (), generator: torch.Generator | None = None) -> Draw:
+    """The draw of the next mask for a tensor. At 1 nothing is random, and no number is used up."""
+    shards = _shards.said()
+    if shards:
+        _place(tuple(x.shape), x.stride(), shared, shards)  # or an error, before anything is drawn
+    return Draw(next_key(generator) if p < 1.0 else 0, float(p), shared, shards)
+
+
+def next_key(generator: torch.Generator | None = None) -> int:
+    """A key from a generator of the CPU, by default PyTorch's own: what ``torch.randint(KEYS, (1,))`` would give."""
+    try:
+        number = _local.number
+    except AttributeError:
+        with torch.inference_mode(False):  # else it could not be used outside of it
+            number = _local.number = torch.empty((), dtype=torch.int64, device="cpu")
+    if generator is None:
+        number.random_(0, KEYS)
+    else:
+        number.random_(0, KEYS, generator=generator)
+    key: int = number.item()
+    return _shards.of_rank(key)
 
 
 def _is_dense(x: Tensor, y: Tensor) -> bool:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch._C import DispatchKey
 
-from fastdrop.torch import _autograd, _compiled, _library, _masks, _operators, _shards
-from fastdrop.torch._masks import Draw, Numbers
+from fastdrop.torch import _autograd, _compiled, _library, _masks, _operators
+from fastdrop.torch._masks import Numbers
 
 Function: TypeAlias = Callable[[Tensor, float, bool], Tensor]
 
@@ -111,8 +111,7 @@ def _dropped(pytorchs: Function, numbers_of: Callable[[float], Numbers], inplace
             return pytorchs(input, p, train)
         shared = tuple(range(2, input.dim())) if has_features else ()
         if _autograd.is_plain(input):
-            draw = Draw(_masks.next_key() if p < 1.0 else 0, p, shared, _shards.said())
-            return _autograd.dropped(input, draw, numbers_of(p), inplace)
+            return _autograd.dropped(input, _masks.next_draw(input, p, shared), numbers_of(p), inplace)
         if _is_traced(input) and input.dtype in _masks.DTYPES and input.device.type == "cpu":
             y = _operators.dropout(input, _operators.fresh_draw(p), p, numbers_of(p), shared)
             return input.copy_(y) if inplace else y
@@ -143,5 +142,5 @@ def _native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor
     if not 0.0 < p < 1.0 or input.numel() == 0 or not _autograd.is_plain(input):
         mask.bernoulli_(1.0 - p)
         return input.mul(mask).mul_(_masks.dropout_numbers(p).scale), mask
-    draw = Draw(_masks.next_key(), p, (), _shards.said())
+    draw = _masks.next_draw(input, p)
     return _masks.apply(draw, _masks.dropout_numbers(p), input), mask.copy_(_masks.keep(draw, input))
