@@ -79,11 +79,16 @@ SLOW = 0.02  # seconds: a call of this length leaves nothing in the caches that 
 
 
 class Turn(NamedTuple):
-    """A case, what it is compared with, and the proof that it is right. All of them work on the same buffers."""
+    """A case, what it is compared with, and the proof that it is right. All of them work on the same buffers.
+
+    ``before`` is called with a reference's name, or with None for the case, before this one is warmed and timed. It is
+    for settings of the process that belong to one of them.
+    """
 
     case: Callable[[], object]
     references: dict[str, Callable[[], object]]
     proof: Callable[[], None]
+    before: Callable[[str | None], object] = lambda name: None
 
 
 class Enough(BaseException):
@@ -131,7 +136,11 @@ class Rounds:
     def __post_init__(self) -> None:
         first = self.turns[0]
         self.seconds = {name: [] for name in first.references}
-        self._repeat = {name: repetitions(call, self.effort.turn) for name, call in first.references.items()}
+        self._repeat = {}
+        for name, call in first.references.items():
+            first.before(name)
+            self._repeat[name] = repetitions(call, self.effort.turn)
+        first.before(None)
         self.iterations = repetitions(first.case, self.effort.turn)
         self._case_is_slow = timed(first.case, 1) > SLOW
         self._shuffle = random.Random(1)
@@ -150,13 +159,15 @@ class Rounds:
     def begin(self) -> None:
         """Time the references that come before the case."""
         if len(self.turns) > 1 and self._number % STAY == 0:
-            for call in (self._turn.case, *self._turn.references.values()):
+            for name, call in {None: self._turn.case, **self._turn.references}.items():
+                self._turn.before(name)
                 call()
         order = list(self.seconds)
         self._shuffle.shuffle(order)
         place = self._shuffle.randrange(len(order) + 1)
         self._time(order[:place])
         self._waiting = order[place:]
+        self._turn.before(None)
         self._warm(self.case, self._case_is_slow)
 
     def end(self) -> None:
@@ -186,6 +197,7 @@ class Rounds:
         references = self._turn.references
         for name in names:
             last = self.seconds[name][-1] if self.seconds[name] else 0.0
+            self._turn.before(name)
             self._warm(references[name], last > SLOW)
             self.seconds[name].append(timed(references[name], self._repeat[name]))
 
@@ -228,7 +240,8 @@ def measure(
         What the case is, from ``about()``.
     bounds : tuple of dict
         ``{"name": ..., "over": {reference: factor, ...}, "at_most": x}`` asks that the case take at most x times as
-        long as the sum of those references, and ``{"name": ..., "seconds": x}`` that it take at most x seconds.
+        long as the sum of those references, ``{"name": ..., "seconds": x}`` that it take at most x seconds, and
+        ``{"name": ..., "memory": x}`` that it keep at most x bytes for the backward pass.
     effort : Effort
     pause : float
         Seconds to wait before each is timed, for those whose threads go on spinning when their work is done.
@@ -239,8 +252,10 @@ def measure(
         benchmark.group = f"{about['function']}, {format_size(about['bytes'])}"
         benchmark.extra_info |= {"case": about, "bounds": list(bounds), "load": [_load()]}
         if benchmark.disabled:
-            for call in first.references.values():
+            for name, call in first.references.items():
+                first.before(name)
                 call()
+            first.before(None)
             benchmark.pedantic(first.case)
             return
         turns = [first, *(make() for _ in range(placements(about["bytes"]) - 1))]

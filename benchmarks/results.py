@@ -329,6 +329,11 @@ FURTHER_ABOUT: dict[str, Check] = {
     "dims": _is_int,
     "data_format": _is_text,
     "per_gate": _is_bool,
+    "client": _is_text,
+    "called": _is_text,
+    "layout": _is_text,
+    "objects": _is_number,
+    "peer_memory": _is_number,
 }
 
 
@@ -365,7 +370,9 @@ def _case(name: str, record: dict[str, Any]) -> Case:
     for bound in extra["bounds"]:
         for reference in bound.get("over", ()):
             references[reference]
-        limit = "seconds" if "seconds" in bound else "at_most"
+        limit = next((kind for kind in ("seconds", "memory") if kind in bound), "at_most")
+        if limit == "memory" and extra["case"]["memory"] is None:
+            raise ValueError("a bound of the memory of a case that says nothing of it")
         _check(
             {"name": bound.get("name"), limit: bound.get(limit), "over": bound.get("over", {})},
             {"name": _is_text, limit: _is_above_zero, "over": _dict_of(_is_factor)},
