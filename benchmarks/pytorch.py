@@ -129,10 +129,10 @@ def dropout(x: Tensor, p: float) -> Tensor:
 # What is kept
 
 
-def saved(call: Callable[[Tensor], Tensor], x: Tensor) -> tuple[int, int]:
-    """Bytes that a dropout of x keeps for its backward pass: in tensors, and in objects of Python.
+def saved(call: Callable[[Tensor], Tensor], x: Tensor) -> int:
+    """Bytes that a dropout of x keeps for its backward pass in tensors.
 
-    The tensors are those that autograd's hooks see, but for x and the result, which others keep anyhow.
+    They are those that autograd's hooks see, but for x and the result, which others keep anyhow.
     """
     found: dict[int, int] = {}
 
@@ -142,9 +142,12 @@ def saved(call: Callable[[Tensor], Tensor], x: Tensor) -> tuple[int, int]:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         y = call(x)
-    in_tensors = sum(nbytes for at, nbytes in found.items() if at not in (x.data_ptr(), y.data_ptr()))
-    # A node that is written in Python has attributes.
-    return in_tensors, kept(*getattr(y.grad_fn, "__dict__", {}).values())
+    return sum(nbytes for at, nbytes in found.items() if at not in (x.data_ptr(), y.data_ptr()))
+
+
+def objects(y: Tensor) -> int:
+    """Bytes that the node of a result keeps in objects of Python: its attributes, where it is written in Python."""
+    return kept(*getattr(y.grad_fn, "__dict__", {}).values())
 
 
 # Training steps: forward and backward. Without an optimizer, so that the weights are the same in all rounds.

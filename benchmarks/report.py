@@ -44,13 +44,14 @@ def context(run: Run, past: list[Run], drawn: list[plots.Plot], source: str) -> 
         "lead": views.lead(run),
         "glance": views.glance(run),
         "bounds": views.bounds(run),
+        "pytorch": views.pytorch(run),
         "plots": [vars(plot) | {"svg": Markup(plot.svg)} for plot in drawn],
         "columns": [
             dict(zip(("key", "label", "kind", "filter", "help"), column, strict=True)) for column in views.COLUMNS
         ],
         "rows": views.rows(run),
         "environment": views.environment(run),
-        "method": list(views.METHOD),
+        "method": views.method(run),
         "skipped": run.environment.get("skipped", []),
         "failed": run.environment["failed"],
         "history": views.history(past),
@@ -68,7 +69,7 @@ def templates(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"ratio": views.ratio, "duration": views.duration, "size": views.size}
+    made.filters |= {"ratio": views.ratio, "duration": views.duration, "size": views.size, "percent": views.percent}
     made.filters |= {"cell": views.escaped, "code": views.code, "link": views.link}
     return made
 

@@ -367,6 +367,9 @@ def _case(name: str, record: dict[str, Any]) -> Case:
     for key in ABOUT:
         extra["case"][key]
     _check(extra["case"], ABOUT | FURTHER_ABOUT, "case.")
+    if "client" in extra["case"]:  # a report says how it was called, and how it is beside that library's own
+        extra["case"]["called"]
+        references[extra["case"]["client"]]
     for bound in extra["bounds"]:
         for reference in bound.get("over", ()):
             references[reference]

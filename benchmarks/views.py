@@ -105,6 +105,20 @@ def judged(case: Case, bound: dict[str, Any] | None, group: str, label: str) -> 
             "noisy": case.estimate.is_noisy,
             "seconds": value,
         }
+    if bound is not None and "memory" in bound:
+        kept, most = case.about["memory"], bound["memory"]
+        return {
+            "group": group,
+            "case": label,
+            "against": f"{bound['name']}: {size(kept)}",
+            "ratio": kept / most,
+            "low": None,
+            "high": None,
+            "bound": 1.0,
+            "met": kept <= most,
+            "noisy": False,
+            "seconds": None,
+        }
     over = bound["over"] if bound else {case.reference: 1}
     estimate = case.estimate_over(over)
     most = bound["at_most"] if bound else None
@@ -122,11 +136,12 @@ def judged(case: Case, bound: dict[str, Any] | None, group: str, label: str) -> 
     }
 
 
-COPY, REST, FUSED, FAMILY = (
+COPY, REST, FUSED, FAMILY, PYTORCH = GROUPS = (
     "dropout beside the copy",
     "the call, threads, masks, dtypes",
     "fused functions",
     "the rest of the family",
+    "PyTorch",
 )
 
 
@@ -137,11 +152,13 @@ def bounds(run: Run) -> list[dict[str, Any]]:
         for case in run.cases.values()
         for bound in case.bounds
     ]
-    return sorted(result, key=lambda row: (COPY, REST, FUSED, FAMILY).index(row["group"]))
+    return sorted(result, key=lambda row: GROUPS.index(row["group"]))
 
 
 def group_of(case: Case, bound: dict[str, Any]) -> str:
     function = case.about["function"]
+    if is_pytorchs(case):
+        return PYTORCH
     if function == "dropout":
         return COPY if bound == bound_in_copies(case) else REST
     return FUSED if function in ("dropout_add", "bias_dropout_add", "relu_dropout") else FAMILY
@@ -200,13 +217,16 @@ def in_copies(case: Case | None) -> dict[str, Any] | None:
 def what(case: Case, run: Run | None = None) -> str:
     """A case in words, short. What is usual in the run is not said."""
     about = case.about
-    words = [about["function"]]
-    if about["operation"] != "forward":
-        words[0] += f" {about['operation']}"
-    words += [array(case), f"rate {about['rate']:g}"]
+    if is_pytorchs(case):
+        words = [what_of_pytorch(case), f"p {about['rate']:g}"]
+    else:
+        words = [about["function"]]
+        if about["operation"] != "forward":
+            words[0] += f" {about['operation']}"
+        words += [array(case), f"rate {about['rate']:g}"]
     if about["dtype"] != "float32":
         words.append(about["dtype"])
-    if about["out"] == "fresh":
+    if about["out"] == "fresh" and not is_pytorchs(case):
         words.append("new result")
     if about["threads"] > 1:
         words.append(f"{about['threads']} threads")
@@ -217,6 +237,94 @@ def what(case: Case, run: Run | None = None) -> str:
     if "per_gate" in about:
         words.append("a mask for each gate" if about["per_gate"] else "a mask for all gates")
     return ", ".join(words)
+
+
+# PyTorch's tensors
+
+
+def is_pytorchs(case: Case) -> bool:
+    """Whether it is dropout of PyTorch's tensors, beside PyTorch's own."""
+    return case.about.get("client") == "PyTorch"
+
+
+def what_of_pytorch(case: Case) -> str:
+    """A case of PyTorch's in words, without p, dtype and threads."""
+    about = case.about
+    if about["operation"] == "training step":
+        return f"{about['function']}, {about['called']}"
+    words = [about["operation"], elements(about["elements"])]
+    if about.get("layout", "contiguous") != "contiguous":
+        words[-1] = about["layout"]
+    return ", ".join([*words, about["called"]])
+
+
+def elements(count: int) -> str:
+    for unit, factor in (("Mi", 1 << 20), ("Ki", 1 << 10)):
+        if count >= factor:
+            return f"{count / factor:.4g} {unit}"
+    return str(count)
+
+
+def pytorch(run: Run) -> dict[str, Any] | None:
+    """Tables of the cases with PyTorch's tensors: what a step spends on dropout, how fast it is alone, what it keeps.
+
+    None where the run has none of them.
+    """
+    cases = [case for case in run.cases.values() if is_pytorchs(case)]
+    if not cases:
+        return None
+    return {
+        "shares": [share(case) for case in cases if "without dropout" in case.references],
+        "speeds": [speed(case) for case in cases if "without dropout" not in case.references],
+        "memory": [
+            {
+                "case": what(case),
+                "tensors": case.about["memory"],
+                "objects": case.about.get("objects"),
+                "pytorch": case.about["peer_memory"],
+            }
+            for case in cases
+            if "peer_memory" in case.about
+        ],
+    }
+
+
+def speed(case: Case) -> dict[str, Any]:
+    """How fast a case is, in PyTorch's speed: the other way round than a ratio, more is better."""
+    estimate = case.estimate_over({"PyTorch": 1})
+    bound = next((bound for bound in case.bounds if bound.get("over") == {"PyTorch": 1}), None)
+    return {
+        "case": what(case),
+        "before": case.median_of("PyTorch"),
+        "after": case.median,
+        "times": 1 / estimate.ratio,
+        "low": 1 / estimate.high,
+        "high": 1 / estimate.low,
+        "at_least": None if bound is None else 1 / bound["at_most"],
+        "met": None if bound is None else estimate.ratio <= bound["at_most"],
+        "noisy": estimate.is_noisy,
+    }
+
+
+def share(case: Case) -> dict[str, Any]:
+    """What part of a training step is dropout, before and after; the rest is the same step without it.
+
+    Both come from ratios within rounds. Where dropout costs less than the rounds differ, a share may be below zero.
+    """
+    without = case.estimate_over({"without dropout": 1})
+    before = without.ratio / case.estimate_over({"PyTorch": 1}).ratio
+    return speed(case) | {
+        "without": case.median_of("without dropout"),
+        "share_before": 1 - 1 / before,
+        "share_after": 1 - 1 / without.ratio,
+        "share_low": 1 - 1 / without.low,
+        "share_high": 1 - 1 / without.high,
+    }
+
+
+def percent(part: float) -> str:
+    """A share, with a decimal where it is small."""
+    return f"{part:.0%}" if abs(part) >= 0.0995 else f"{part:.1%}"
 
 
 COLUMNS: tuple[tuple[str, str, str, bool, str], ...] = (
@@ -248,6 +356,8 @@ def row(case: Case) -> dict[str, Any]:
     about, estimate = case.about, case.estimate
     beside = case.estimate_over({"fastdrop": 1}) if about["peer"] else None
     name = about["function"] + ("" if about["operation"] == "forward" else f" {about['operation']}")
+    if is_pytorchs(case):
+        name = what_of_pytorch(case)
     flags = []
     if beside is not None and beside.ratio < 1:
         flags.append("peer wins")
@@ -326,6 +436,19 @@ METHOD = (
         "booleans, or, for fastdrop, the mask's object of a few numbers."
     ),
 )
+
+
+METHOD_OF_PYTORCH = (
+    "With PyTorch's tensors a case is PyTorch's own function while fastdrop.torch is enabled, and its reference the "
+    "same function while it is not; to switch is not a part of the time. A case that names fastdrop.torch.dropout calls it "
+    "instead. A training step is a forward and a backward pass, without an optimizer. It must first give the gradients "
+    "that plain products with the masks of the reference give. What is left of a step without dropout is the same step "
+    "with p = 0, in which attention is kept to the kernels that it takes with dropout."
+)
+
+
+def method(run: Run) -> list[str]:
+    return [*METHOD, *([METHOD_OF_PYTORCH] if any(map(is_pytorchs, run.cases.values())) else [])]
 
 
 def lead(run: Run) -> str:

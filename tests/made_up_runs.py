@@ -103,6 +103,29 @@ def store(path: Path, records: list[dict[str, Any]], **options: Any) -> Path:
     return path
 
 
+def pytorch_records(seed: int = 0) -> list[dict[str, Any]]:
+    """Cases with PyTorch's tensors: a step that spends 20 % on fastdrop's dropout, a dropout, and what it keeps."""
+    generator = np.random.default_rng(seed)
+    usual = {"client": "PyTorch", "out": "fresh", "moved": None, "memory": None}
+    fast, slow = ({"name": "PyTorch", "over": {"PyTorch": 1}, "at_most": 1 / least} for least in (1.25, 12.0))
+    step = record(
+        "step", 1.25, generator, noise=0.0, operation="training step", function="A block", called="eager",
+        references=("without dropout", "PyTorch"), bounds=(fast,), **usual,
+    )  # fmt: skip
+    times = step["extra_info"]["references"]
+    times["PyTorch"] = [2 * seconds for seconds in times["without dropout"]]
+    alone = record(
+        "alone", 0.1, generator, operation="forward and backward", called="F.dropout with enable()", objects=460,
+        references=("PyTorch",), bounds=(slow, {"name": "100 bytes", "memory": 100}), peer_memory=MIB,
+        **usual | {"memory": 72},
+    )  # fmt: skip
+    layout = record(
+        "layout", 0.5, generator, called="F.dropout with enable()", layout="channels_last", references=("PyTorch",),
+        dtype="float16", threads=2, **usual,
+    )  # fmt: skip
+    return [step, alone, layout]
+
+
 def report_records(seed: int = 0) -> list[dict[str, Any]]:
     """Enough cases for everything that a report shows, with a peer that wins and names that are markup."""
     generator = np.random.default_rng(seed)

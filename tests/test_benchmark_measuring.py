@@ -89,6 +89,23 @@ def test_the_buffers_change_and_each_set_stays_for_some_rounds():
 
 
 @pytest.mark.usefixtures("no_warming")
+def test_settings_of_the_process_are_made_before_each_is_called():
+    log = Log()
+    turns = [
+        log.turn("copy", "add", buffers=letter)._replace(before=lambda name: log.names.append(f"for {name or 'case'}"))
+        for letter in "ab"
+    ]
+    rounds = measuring.Rounds(turns, EFFORT, clock=lambda: 0.0)
+    assert drive(rounds, until=1000) == EFFORT.rounds
+    calls = [(log.names[place - 1], name) for place, name in enumerate(log.names) if not name.startswith("for ")]
+    assert len(calls) > 3 * EFFORT.rounds
+    assert {name for _, name in calls} == {"casea", "copya", "adda", "caseb", "copyb", "addb"}
+    for place, (before, name) in enumerate(calls):
+        # The case is called twice to see how slow it is.
+        assert before == f"for {name[:-1]}" or (name, calls[place - 1][1]) == ("casea", "casea")
+
+
+@pytest.mark.usefixtures("no_warming")
 def test_rounds_end_with_the_budget_but_not_before_the_fewest():
     seconds = iter(range(1000))
     rounds = measuring.Rounds([Log().turn("copy")], EFFORT, clock=lambda: float(next(seconds)))
@@ -328,6 +345,24 @@ def test_what_is_not_installed_is_skipped_with_what_installs_it(tmp_path):
     (left_out,) = results.read(path).environment["skipped"]
     assert left_out["why"].startswith("thinc get_dropout_mask: thinc is not installed")
     assert "thinc" in left_out["case"]
+
+
+@needs_core
+def test_without_pytorch_its_cases_are_skipped_and_the_others_measured(tmp_path):
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text(
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'torch' else found(name, *more)\n"
+    )
+    files = "benchmarks/test_torch.py", "benchmarks/test_recurrent.py"
+    path, done = suite(tmp_path, *files, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fastdrop.torch: torch is not installed, which pip install -e '.[bench-torch]' does" in done.stdout
+    run = results.read(path)
+    assert len(run.cases) == 6
+    (left_out,) = run.environment["skipped"]
+    assert "test_torch.py" in left_out["case"]
 
 
 # Instructions

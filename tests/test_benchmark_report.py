@@ -165,6 +165,70 @@ def test_a_file_beside_it_that_is_no_run_is_left_out_of_the_history_and_named(st
     assert done.stderr.startswith(f"left out of the history: {beside}: not a file of pytest-benchmark's")
 
 
+# PyTorch's tensors
+
+
+@pytest.fixture
+def with_pytorch(tmp_path):
+    records = [*made_up_runs.report_records(), *made_up_runs.pytorch_records()]
+    return made_up_runs.store(tmp_path / "run.json", records)
+
+
+def test_the_share_of_dropout_is_what_a_step_without_it_does_not_take(with_pytorch):
+    (step,) = views.pytorch(results.read(with_pytorch))["shares"]
+    assert step["share_before"] == pytest.approx(0.5, abs=1e-9)  # twice the step without
+    assert step["share_after"] == pytest.approx(0.2, abs=0.001)
+    assert step["share_low"] <= step["share_after"] <= step["share_high"]
+    assert step["times"] == pytest.approx(1.6, abs=0.01)
+    assert (step["at_least"], step["met"]) == (1.25, True)
+
+
+def test_speeds_are_ratios_the_other_way_round(with_pytorch):
+    run = results.read(with_pytorch)
+    alone, layout = views.pytorch(run)["speeds"]
+    case = next(case for name, case in run.cases.items() if "alone" in name)
+    assert alone["times"] == 1 / case.estimate.ratio
+    assert alone["low"] <= alone["times"] <= alone["high"]
+    assert (round(alone["at_least"]), alone["met"]) == (12, False)
+    assert alone["case"] == "forward and backward, 256 Ki, F.dropout with enable(), p 0.1"
+    assert layout["case"] == "forward, channels_last, F.dropout with enable(), p 0.1, float16, 2 threads"
+    assert (layout["at_least"], layout["met"]) == (None, None)
+
+
+def test_bounds_of_memory_are_kept_up_to_the_last_byte(tmp_path):
+    for memory, met in ((0, True), (100, True), (101, False)):
+        records = made_up_runs.pytorch_records()
+        records[1]["extra_info"]["case"]["memory"] = memory
+        run = results.read(made_up_runs.store(tmp_path / f"{memory}.json", records))
+        (row,) = (row for row in views.bounds(run) if "100 bytes" in row["against"])
+        assert (row["group"], row["met"], row["ratio"]) == ("PyTorch", met, memory / 100)
+
+
+@needs_templates
+def test_pytorch_has_a_section_where_it_was_measured_and_none_elsewhere(with_pytorch, stored, tmp_path):
+    made, without = make(with_pytorch, tmp_path / "with"), make(stored, tmp_path / "without")
+    section = made["REPORT.md"].partition("\n## PyTorch\n")[2].partition("\n## ")[0]
+    assert "| A block, eager, p 0.1 | " in section
+    assert "| 50% | **20%** | " in section
+    assert "| 1 MiB | **72 B** | 460 B |" in section
+    assert "### PyTorch" in made["REPORT.md"]  # its bounds
+    assert 'id="pytorch-shares"' in made["index.html"]
+    for text in without.values():
+        assert "PyTorch" not in text
+        assert "pytorch" not in text
+
+
+@needs_templates
+def test_pytorch_alone_has_a_report(tmp_path):
+    path = made_up_runs.store(tmp_path / "run.json", made_up_runs.pytorch_records())
+    assert "| A block, eager, p 0.1 | " in make(path, tmp_path / "out")["REPORT.md"]
+
+
+@pytest.mark.parametrize(("part", "text"), [(0.354, "35%"), (0.0994, "9.9%"), (0.0996, "10%"), (-0.004, "-0.4%")])
+def test_shares_are_short(part, text):
+    assert views.percent(part) == text
+
+
 def test_a_part_of_the_suite_has_no_figures_for_the_readme(tmp_path):
     records = [made_up_runs.record("one", 1.5, np.random.default_rng(0))]
     run = results.read(made_up_runs.store(tmp_path / "run.json", records))

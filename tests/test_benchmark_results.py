@@ -157,6 +157,22 @@ BROKEN = {
         changed(lambda d: first(d)["extra_info"]["bounds"].append({"over": {"np.sort": 1}})),
         "'np.sort' is missing",
     ),
+    "a client without its library": (
+        changed(lambda d: first(d)["extra_info"]["case"].update(client="PyTorch", called="F.dropout")),
+        "'PyTorch' is missing",
+    ),
+    "a client that nobody called": (
+        changed(lambda d: first(d)["extra_info"]["case"].update(client="np.copyto")),
+        "'called' is missing",
+    ),
+    "a bound of memory that is not known": (
+        changed(
+            lambda d: first(d)["extra_info"].update(
+                bounds=[{"name": "b", "memory": 100}], case=first(d)["extra_info"]["case"] | {"memory": None}
+            )
+        ),
+        "a bound of the memory of a case that says nothing of it",
+    ),
     "no case": (changed(lambda d: d["benchmarks"].append(7)), "benchmark number 1"),
 }
 
@@ -201,6 +217,8 @@ WRONG_TYPES = {
     "seconds true": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, True)), "not seconds"),
     "huge seconds": (changed(lambda d: first(d)["stats"]["data"].__setitem__(0, 10**400)), "too large"),
     "bound": (extra("bounds", [{"name": "b", "over": {"np.copyto": 1}, "at_most": None}]), "bound.at_most cannot be"),
+    "bound of memory": (extra("bounds", [{"name": "b", "memory": "1 KiB"}]), "bound.memory cannot be"),
+    "called": (about(called=1), "case.called cannot be 1"),
     # How deep the parser goes before it gives up is up to the interpreter; then the end of the file is missing.
     "deep": (lambda path: b"[" * 5000, "lists within lists|cut off"),
     "deeper": (lambda path: b'{"benchmarks":' + b"[" * 100_000, "lists within lists|cut off"),

@@ -90,6 +90,25 @@ GLANCE = {
     ],
 }
 
+SPEED = {
+    "case": "forward, 256 Ki, F.dropout with enable(), p 0.1",
+    "before": 1.1e-3,
+    "after": 5e-5,
+    "times": 22.0,
+    "low": 21.0,
+    "high": 22.5,
+    "at_least": 12.0,
+    "met": True,
+    "noisy": False,
+}
+SHARE = {"without": 9e-2, "share_before": 0.354, "share_after": 0.052, "share_low": 0.049, "share_high": 0.055}
+STEP = {"case": "pre-norm block 16 x 128 x 256, eager, p 0.1", "before": 0.14, "after": 0.095, "times": 1.47}
+PYTORCH = {
+    "shares": [SPEED | SHARE | STEP, SPEED | SHARE | STEP | {"case": "MLP", "met": False, "noisy": True}],
+    "speeds": [SPEED, SPEED | {"case": "forward and backward, compiled", "at_least": None, "met": None}],
+    "memory": [{"case": "forward and backward, 256 Ki", "tensors": 0, "objects": 460, "pytorch": 1 << 20}],
+}
+
 COLUMNS = [
     {"key": "case", "label": "case", "kind": "text", "filter": False, "help": ""},
     {"key": "function", "label": "function", "kind": "text", "filter": True, "help": ""},
@@ -174,6 +193,7 @@ def report(**changes):
         "lead": "Times of dropout on one machine, as ratios to np.copyto, measured in turn within the same rounds.",
         "glance": GLANCE,
         "bounds": JUDGED,
+        "pytorch": PYTORCH,
         "plots": [plot(name) for name in ("throughput", "rate", "threads", "history")],
         "columns": COLUMNS,
         "rows": ROWS,
@@ -199,6 +219,7 @@ def report(**changes):
 LEAST = {
     "glance": {"columns": [], "rates": [], "rows": []},
     "bounds": [],
+    "pytorch": None,
     "plots": [],
     "rows": [],
     "skipped": [],
@@ -237,6 +258,7 @@ def test_names_that_look_like_markup_stay_text():
     plots = [plot("rate") | {"title": bad, "caption": bad, "alt": bad}]
     history = {"columns": [bad], "rows": [[bad]]}
     context = {"title": bad, "lead": bad, "environment": [(bad, bad)], "method": [bad], "source": bad}
+    context |= {"pytorch": {name: [PYTORCH[name][0] | {"case": bad}] for name in PYTORCH}}
     context |= {"bounds": bounds, "plots": plots, "history": history, "skipped": [{"case": bad, "why": bad}]}
     text = render(report(**context, rows=rows, columns=columns))
     assert (text.count("<script>"), text.count("</script>")) == (1, 1)
