@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The suite's options, its progress line, the fixture that measures, and what goes into the JSON beside the times.
 
-    python -m pytest benchmarks            a short set, under three minutes
+    python -m pytest benchmarks            a short set, under three minutes, and as long again with PyTorch
     python -m pytest benchmarks --full     every combination that tells something, about an hour
     python -m pytest benchmarks --quick    a few rounds of each case: to try the suite, not to measure
 
@@ -15,6 +15,7 @@ tells what such a difference is worth.
 """
 
 import ast
+import dataclasses
 import datetime
 import importlib.metadata
 import importlib.util
@@ -348,14 +349,16 @@ def compact(value: Any) -> str:
 
 @pytest.fixture
 def in_turn(benchmark, request) -> Callable[..., None]:
-    """``in_turn(make, about, bounds)``: see measuring.measure()."""
+    """``in_turn(make, about, bounds)``: see measuring.measure(). ``fewest`` asks for so many rounds of a slow case."""
     _, passes = request.config.pluginmanager.get_plugin("fastdrop-session").pass_of
     if request.node.get_closest_marker("once"):
         passes = 1
-    effort = measuring.QUICK if request.config.option.quick else measuring.Effort().share(passes)
+    is_quick = request.config.option.quick
 
-    def measure(make, about, bounds=(), **options) -> None:
-        measuring.measure(benchmark, make, about, bounds, effort=effort, **options)
+    def measure(make, about, bounds=(), *, fewest=0, **options) -> None:
+        usual = measuring.Effort()
+        effort = dataclasses.replace(usual, fewest=max(usual.fewest, fewest)).share(passes)
+        measuring.measure(benchmark, make, about, bounds, effort=measuring.QUICK if is_quick else effort, **options)
 
     return measure
 

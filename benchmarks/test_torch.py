@@ -46,6 +46,7 @@ LAYOUTS = {"channels_last (16, 64, 32, 32)": MI, ".t() of 1024 x 1024": MI}  # a
 LAYOUT = 6.0
 MEMORY = 100  # bytes
 SHARE = 0.08  # of a step
+STEP_ROUNDS = 31  # of some hundred milliseconds: a share is a small difference of long times
 
 # By the step, p, whether compiled, and threads.
 STEPS = {
@@ -267,4 +268,4 @@ def test_step(in_turn, pytorch, model, rate, mode, threads, least):
         if model.startswith("pre-norm"):
             limit = {"over": {"without dropout": 1}, "at_most": 1 / (1 - SHARE)}
             bounds.append({"name": f"the step without dropout, for a share of at most {SHARE:.0%}", **limit})
-        in_turn(make, what, tuple(bounds), pause=SPINNING if threads > 1 else 0.0)
+        in_turn(make, what, tuple(bounds), fewest=STEP_ROUNDS, pause=SPINNING if threads > 1 else 0.0)

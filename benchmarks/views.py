@@ -440,10 +440,10 @@ METHOD = (
 
 METHOD_OF_PYTORCH = (
     "With PyTorch's tensors a case is PyTorch's own function while fastdrop.torch is enabled, and its reference the "
-    "same function while it is not; to switch is not a part of the time. A case that names fastdrop.torch.dropout calls it "
-    "instead. A training step is a forward and a backward pass, without an optimizer. It must first give the gradients "
-    "that plain products with the masks of the reference give. What is left of a step without dropout is the same step "
-    "with p = 0, in which attention is kept to the kernels that it takes with dropout."
+    "same function while it is not; to switch is not a part of the time. A case that names fastdrop.torch.dropout "
+    "calls it instead. A training step is a forward and a backward pass, without an optimizer. It must first give the "
+    "gradients that plain products with the masks of the reference give. What is left of a step without dropout is the "
+    "same step with p = 0, in which attention is kept to the kernels that it takes with dropout."
 )
 
 
