@@ -44,7 +44,7 @@ FORWARD_AND_BACKWARD = 10.0
 HALF = 8.0
 LAYOUTS = {"channels_last (16, 64, 32, 32)": MI, ".t() of 1024 x 1024": MI}  # and their elements
 LAYOUT = 6.0
-MEMORY = 100  # bytes
+MEMORY = 100  # bytes, in tensors
 SHARE = 0.08  # of a step
 STEP_ROUNDS = 31  # of some hundred milliseconds: a share is a small difference of long times
 
@@ -116,7 +116,7 @@ def test_forward(in_turn, pytorch, elements, rate, threads, way, records, least)
     forward(in_turn, pytorch, least, **what)
 
 
-@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("threads", THREADS, ids=in_words)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(in_turn, pytorch, dtype, rate, threads):
     if dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
@@ -124,7 +124,7 @@ def test_half_precision(in_turn, pytorch, dtype, rate, threads):
     forward(in_turn, pytorch, HALF, elements=256 * KI, rate=rate, threads=threads, dtype=dtype)
 
 
-@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("threads", THREADS, ids=in_words)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["channels_last", "t"])
 def test_layouts(in_turn, pytorch, layout, rate, threads):
     forward(in_turn, pytorch, LAYOUT, elements=LAYOUTS[layout], rate=rate, threads=threads, layout=layout)
