@@ -2,9 +2,7 @@
 """What all tests share: implementations that they run on, the oracle, the family, the peers, hypothesis' settings."""
 
 import dataclasses
-import importlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import warnings
@@ -20,6 +18,7 @@ with warnings.catch_warnings():
     import fastdrop
 
 import helpers
+from peers import MISSING_PEERS, PEERS, imported, listed
 
 DTYPES = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
 
@@ -67,34 +66,12 @@ REFERENCE = pytest.param("reference", id="reference")
 COMPILED = [_row(name) for name in _compiled_names()]
 FASTEST = _row(([name for name in _compiled_names() if name not in SKIPPED] or _compiled_names())[-1])
 
-# Libraries that fastdrop is compared with where they are installed, each with all that it needs for that. Keras's NumPy
-# backend imports the other two, and does not install them.
-PEERS = {"torch": ("torch",), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",)}
-
-
-def _listed(variable):
-    """The names that an environment variable lists."""
-    return [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
-
-
-def _why_not_compared(peer):
-    """Why fastdrop is not compared with a peer here; None if it is."""
-    lacking = [module for module in PEERS[peer] if importlib.util.find_spec(module) is None]
-    if peer in lacking:
-        return "not installed"
-    if lacking:
-        return f"lacks {' and '.join(lacking)}"
-    return None if peer in _listed("FASTDROP_TEST_PEERS") else "FASTDROP_TEST_PEERS does not ask for it"
-
-
-MISSING_PEERS = {peer: why for peer in PEERS if (why := _why_not_compared(peer)) is not None}
-
 
 def _asked_but_not_run(variable, known, skipped, why_unknown):
     """What an environment variable lists although it will not run here, with the reasons."""
     return [
         f"{name} ({skipped.get(name, why_unknown)})"
-        for name in _listed(variable)
+        for name in listed(variable)
         if name in skipped or name not in known
     ]
 
@@ -128,7 +105,7 @@ def pytest_report_header(config):
 # What takes minutes, or other machines, programs and libraries than fastdrop needs, and which variable asks for it.
 ASKED_FOR = {
     "FASTDROP_TEST_CROSS": "the core compiled alone, with sanitizers and for other machines",
-    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop",
+    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop, and fastdrop.torch",
     "FASTDROP_TEST_EXAMPLES": "the scripts of examples/",
     "FASTDROP_TEST_BENCHMARKS": "reports of benchmarks",
     "FASTDROP_TEST_BROWSER": "their page in a browser",
@@ -262,16 +239,9 @@ def pytest_runtest_setup(item):
             pytest.skip(f"{peer}: {why}")
 
 
-def _imported(module):
-    """A module of a peer. If it is installed and cannot be imported, that is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a peer deprecates is not ours to mend
-        return importlib.import_module(module)
-
-
 @pytest.fixture
 def torch():
-    return _imported("torch")
+    return imported("torch")
 
 
 @pytest.fixture(scope="session")
@@ -280,11 +250,11 @@ def keras(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "numpy")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        module = _imported("keras")
+        module = imported("keras")
     assert module.backend.backend() == "numpy"
     return module
 
 
 @pytest.fixture
 def thinc():
-    return _imported("thinc.api")
+    return imported("thinc.api")

@@ -361,3 +361,16 @@ def default_stream():
 def leaves(structure):
     """The arrays of a state, in the order in which they are dropped."""
     return _nested.leaves(structure)
+
+
+def watch_torch_masks(monkeypatch, tell):
+    """Call ``tell`` with each draw whose mask fastdrop.torch applies."""
+    from fastdrop.torch import _masks
+
+    apply = _masks.apply
+
+    def told(draw, *arguments, **options):
+        tell(draw)
+        return apply(draw, *arguments, **options)
+
+    monkeypatch.setattr(_masks, "apply", told)

@@ -12,6 +12,7 @@ for code that names them instead. Masks come from PyTorch's own random numbers: 
 checkpoints and the workers of a ``DataLoader`` mean what they always mean.
 """
 
+from fastdrop.torch import _library as _library  # first, because it says what to install
 from fastdrop.torch._functional import (
     alpha_dropout,
     bias_dropout_add,

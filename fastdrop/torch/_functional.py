@@ -93,6 +93,7 @@ def dropout1d(
     """
     if has_torch_function_unary(input):
         return _overridden(dropout1d, input, p, training, inplace, generator)
+    _check_first(input, p)
     if input.dim() not in (2, 3):
         raise RuntimeError(f"input must be (N, C, L) or (C, L), got {input.dim()} dimensions")
     own = torch.nn.functional.dropout1d
@@ -111,6 +112,7 @@ def dropout2d(
     """
     if has_torch_function_unary(input):
         return _overridden(dropout2d, input, p, training, inplace, generator)
+    _check_first(input, p)
     if input.dim() not in (3, 4):
         warnings.warn(_unexpected("dropout2d", input, "(N, C, H, W)"), stacklevel=2)
     if input.dim() == 3:
@@ -135,6 +137,7 @@ def dropout3d(
     """
     if has_torch_function_unary(input):
         return _overridden(dropout3d, input, p, training, inplace, generator)
+    _check_first(input, p)
     if input.dim() not in (4, 5):
         warnings.warn(_unexpected("dropout3d", input, "(N, C, D, H, W) or (C, D, H, W)"), stacklevel=2)
     own = torch.nn.functional.dropout3d
@@ -154,6 +157,7 @@ def feature_alpha_dropout(
     if has_torch_function_unary(input):
         return _overridden(feature_alpha_dropout, input, p, training, inplace, generator)
     own = torch.nn.functional.feature_alpha_dropout
+    _check_first(input, p)
     if training and p > 0.0:
         _check_channels(input)
     shared = tuple(range(2, input.dim()))
@@ -192,6 +196,7 @@ def drop_path(
             drop_path, (x,), x, drop_prob, training=training, scale_by_keep=scale_by_keep, generator=generator
         )
         return overridden
+    _check_first(x, drop_prob, "x", "drop_prob")
     if training and x.dim() == 0:
         raise RuntimeError("x must be (N, ...), got no dimension")
     numbers = _masks.dropout_numbers if scale_by_keep else _unscaled
@@ -322,9 +327,7 @@ def _check(
     p_name: str = "p",
 ) -> None:
     """All that can be wrong, before anything is drawn."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"{name} must be a Tensor, got a {type(input).__name__}")
-    _check_p(p, p_name)
+    _check_first(input, p, name, p_name)
     if generator is not None:
         if not isinstance(generator, Generator):
             raise TypeError(f"generator must be a torch.Generator, got a {type(generator).__name__}")
@@ -341,6 +344,13 @@ def _check(
     if training and input.dtype not in _masks.DTYPES:
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _masks.DTYPES)
         raise TypeError(f"{name} must be of {allowed}, got {input.dtype}")
+
+
+def _check_first(input: Any, p: Any, name: str = "input", p_name: str = "p") -> None:
+    """What is looked at before the dimensions are."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got a {type(input).__name__}")
+    _check_p(p, p_name)
 
 
 def _check_p(p: Any, name: str) -> None:

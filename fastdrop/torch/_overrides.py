@@ -28,7 +28,7 @@ class enable:
     """Let fastdrop do every dropout of CPU tensors in this process, from now on.
 
     To call it twice is to call it once. As a context manager it holds for the block. Tensors of other devices, of
-    integers or complex numbers, sparse and nested ones are left to PyTorch, and so is all within the transformations of
+    integers or complex numbers and sparse ones are left to PyTorch, and so is all within the transformations of
     ``torch.func``. What ``torch.compile`` has compiled is compiled anew for it, when it is called next.
 
     Raises
