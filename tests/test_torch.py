@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import threading
 import warnings
+from functools import partial
 
 import helpers
 import numpy as np
@@ -17,7 +18,7 @@ F = torch.nn.functional
 nn = torch.nn
 RATES = (0.1, 0.5)
 
-# Our function, PyTorch's of that name, an input's shape, and the function and options of the NumPy package that define it.
+# By the name in both libraries: an input's shape, and the function and options of the NumPy package that define it.
 FUNCTIONS = {
     "dropout": ((4, 5, 6), "dropout", {}),
     "alpha_dropout": ((4, 5, 6), "alpha_dropout", {}),
@@ -60,7 +61,7 @@ def count_masks(monkeypatch, call):
 
 @named
 @typed
-@pytest.mark.parametrize("p", (*RATES, 1.0))
+@pytest.mark.parametrize("p", [*RATES, 1.0])
 def test_functions_are_what_the_reference_defines(name, dtype, p):
     shape, numpys, options = FUNCTIONS[name]
     x = normals(*shape, dtype=dtype)
@@ -90,7 +91,7 @@ def layouts():
     yield "negative", torch.complex(torch.zeros_like(x), -x).conj().imag
 
 
-@pytest.mark.parametrize("layout, x", [pytest.param(*row, id=row[0]) for row in layouts()])
+@pytest.mark.parametrize(("layout", "x"), [pytest.param(*row, id=row[0]) for row in layouts()])
 def test_the_mask_does_not_depend_on_the_layout(layout, x):
     for name, (p, inplace) in itertools.product(("dropout", "alpha_dropout", "dropout2d"), ((0.3, False), (0.5, True))):
         function = getattr(ft, name)
@@ -115,7 +116,9 @@ def test_expanded_tensors_have_decisions_of_their_own():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("shape, dims", [((1100, 1000), None), ((1000, 1100), (1, 0)), ((8, 64, 48, 50), (0, 2, 3, 1))])
+@pytest.mark.parametrize(
+    ("shape", "dims"), [((1100, 1000), None), ((1000, 1100), (1, 0)), ((8, 64, 48, 50), (0, 2, 3, 1))]
+)
 def test_large_tensors_on_any_number_of_threads(threads, shape, dims):
     before = torch.get_num_threads()
     x = normals(*shape) if dims is None else normals(*(shape[d] for d in dims)).permute(*np.argsort(dims).tolist())
@@ -216,8 +219,9 @@ def test_dimensions_are_taken_as_pytorch_takes_them():
 def differentiable():
     for name, (shape, *_) in FUNCTIONS.items():
         small = tuple(min(n, 3) for n in shape)
-        yield name, small, lambda x, f=getattr(ft, name): f(x, 0.4, training=True)
-        yield f"{name} in place", small, lambda x, f=getattr(ft, name): f(x * 1, 0.4, training=True, inplace=True)
+        function = partial(getattr(ft, name), p=0.4, training=True)
+        yield name, small, function
+        yield f"{name} in place", small, lambda x, function=function: function(x * 1, inplace=True)
     yield "drop_path", (6, 4), lambda x: ft.drop_path(x, 0.4, True)
     yield "relu_dropout", (6, 4), lambda x: ft.relu_dropout(x, 0.4)
     yield "bias_dropout_add", (6, 4), lambda x: ft.bias_dropout_add(x, x[0] * 2, x * 3, 0.4)
@@ -235,7 +239,7 @@ def forward_mode():
             torch.autograd.forward_ad.make_dual(torch.ones(1), torch.ones(1))
 
 
-@pytest.mark.parametrize("shape, function", [pytest.param(*row[1:], id=row[0]) for row in differentiable()])
+@pytest.mark.parametrize(("shape", "function"), [pytest.param(*row[1:], id=row[0]) for row in differentiable()])
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.filterwarnings("ignore:dropout2d")
 def test_gradients_of_every_order_and_mode(shape, function, forward_mode):
@@ -449,15 +453,11 @@ def test_threads_that_call_at_once_each_get_a_mask():
 def models():
     x = normals(4, 6, 8)
     for name, (shape, *_) in FUNCTIONS.items():
-        given = normals(*shape)
-        yield f"F.{name}", lambda f=getattr(F, name), x=given: f(x, 0.3, training=True), 1
-        yield (
-            f"F.{name} in place",
-            lambda f=getattr(F, name), x=given: f(x.clone(), 0.3, training=True, inplace=True),
-            1,
-        )
+        call = partial(getattr(F, name), normals(*shape), 0.3, training=True)
+        yield f"F.{name}", call, 1
+        yield f"F.{name} in place", partial(call, inplace=True), 1
     for name, function in MODULES.items():
-        yield f"nn.{name}", lambda m=getattr(nn, name)(0.3), x=normals(*FUNCTIONS[function][0]): m(x), 1
+        yield f"nn.{name}", partial(getattr(nn, name)(0.3), normals(*FUNCTIONS[function][0])), 1
     yield "torch.dropout", lambda: torch.dropout(x, 0.3, True), 1
     yield "torch.native_dropout", lambda: torch.native_dropout(x, 0.3, True), 1
     attention = nn.MultiheadAttention(8, 2, dropout=0.3)
@@ -480,7 +480,7 @@ def models():
     yield "rate 0", lambda: F.dropout(x, 0.0), 0
 
 
-@pytest.mark.parametrize("call, masks", [pytest.param(*row[1:], id=row[0]) for row in models()])
+@pytest.mark.parametrize(("call", "masks"), [pytest.param(*row[1:], id=row[0]) for row in models()])
 def test_one_line_reaches_every_dropout_of_a_model(monkeypatch, call, masks):
     assert count_masks(monkeypatch, call) == 0
     with ft.enable():
