@@ -50,7 +50,7 @@ LAYERS = 2
 KINDS = ("PyTorch", "fastdrop")
 
 # The losses of float32 that are added in another order part slowly, as training makes differences grow.
-ROUNDING = 1e-3
+ROUNDING = 1e-4
 
 
 # The text

@@ -3,7 +3,7 @@
 
 A page's ```python blocks run from top to bottom in one namespace. What one prints stands below it, in a ```text block.
 A block that draws names pyplot and saves its figures beside the page; what it defines stays its own, so that the rest
-of the page runs without matplotlib too. The numbers that a figure shows are kept in its file, where tests find them:
+of the page runs without matplotlib too. A block for PyTorch names torch, and is skipped without it. The numbers that a figure shows are kept in its file, where tests find them:
 pixels depend on fonts and versions, the numbers do not.
 
 To write the outputs and figures of pages anew, after a look at what changed: ``python tests/markdown_pages.py PAGE...``
@@ -27,7 +27,9 @@ from typing import Any
 CODE = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<output>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 METADATA = "Plotted"  # the entry of a PNG file
 
-has_matplotlib = importlib.util.find_spec("matplotlib") is not None
+# Packages that not everybody has, and how code names them.
+OPTIONAL = {"matplotlib": re.compile(r"\bpyplot\b"), "torch": re.compile(r"\btorch\b")}
+MISSING = {package for package in OPTIONAL if importlib.util.find_spec(package) is None}
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,12 @@ class Block:
     output: str
 
     @property
+    def needs(self) -> set[str]:
+        return {package for package, name in OPTIONAL.items() if name.search(self.code)}
+
+    @property
     def draws(self) -> bool:
-        return "pyplot" in self.code
+        return "matplotlib" in self.needs
 
 
 @dataclass
@@ -49,7 +55,8 @@ class Run:
 
     names: dict[str, Any]
     printed: dict[int, str] = field(default_factory=dict)  # by the line where the block begins
-    skipped: list[int] = field(default_factory=list)  # lines of blocks that draw, without matplotlib
+    skipped: list[int] = field(default_factory=list)  # lines of blocks that need a package that is missing
+    lacking: set[str] = field(default_factory=set)  # these packages
 
 
 def blocks(text: str) -> list[Block]:
@@ -67,10 +74,11 @@ def run(page: Path, directory: Path) -> Run:
     """Run the code of a page; its files go into the directory."""
     result = Run({"__name__": page.stem})
     parts = blocks(page.read_text(encoding="utf-8"))
-    with contextlib.chdir(directory), _drawing() if has_matplotlib else contextlib.nullcontext():
+    with contextlib.chdir(directory), contextlib.nullcontext() if "matplotlib" in MISSING else _drawing():
         for block in parts:
-            if block.draws and not has_matplotlib:
+            if lacking := block.needs & MISSING:
                 result.skipped.append(block.line)
+                result.lacking |= lacking
                 continue
             code = compile("\n" * (block.line - 1) + block.code, page, "exec")
             with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -133,7 +141,10 @@ def plotted(path: Path) -> dict[str, list[Any]]:
 
 def rewrite(page: Path) -> None:
     """Put what the code prints and draws now in the place of what stands on the page and beside it."""
-    printed = iter(run(page, page.parent).printed.values())
+    result = run(page, page.parent)
+    if result.skipped:
+        sys.exit(f"{page} needs {' and '.join(sorted(result.lacking))}: install it, and nothing will be left out")
+    printed = iter(result.printed.values())
 
     def with_output(match: re.Match[str]) -> str:
         output = next(printed)
@@ -143,7 +154,5 @@ def rewrite(page: Path) -> None:
 
 
 if __name__ == "__main__":
-    if not has_matplotlib:
-        sys.exit("The figures need matplotlib: pip install -e '.[examples]'")
     for path in sys.argv[1:]:
         rewrite(Path(path))

@@ -22,7 +22,8 @@ def test_the_code_of_the_page_does_what_stands_there(page, tmp_path):
         block.line: block.output for block in markdown_pages.blocks(text) if block.line not in result.skipped
     }
     if result.skipped:
-        pytest.skip(f"without matplotlib {len(result.skipped)} of the page's blocks did not run; the others did")
+        lacking = " and ".join(sorted(result.lacking))
+        pytest.skip(f"without {lacking} {len(result.skipped)} of the page's blocks did not run; the others did")
     drawn = {path.name for path in tmp_path.iterdir()}
     assert drawn == {target for target, _ in LINK.findall(text) if target.endswith(".png")}
     for name in sorted(drawn):
