@@ -3,8 +3,8 @@
 
 The block is ``nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.1, norm_first=True)``, which is given a batch of
 16 x 128 x 256. A step is the forward pass, the backward pass and SGD. Six kinds of steps take turns in one process:
-without dropout (p = 0), with PyTorch's, and with fastdrop's, each in eager mode and compiled by ``torch.compile``. Times
-are medians. What dropout costs is what a step takes longer than one without.
+without dropout (p = 0), with PyTorch's, and with fastdrop's, each in eager mode and compiled by ``torch.compile``.
+Times are medians. What dropout costs is what a step takes longer than one without.
 
 To measure takes about two minutes, of which the first is spent to compile:
 
@@ -23,6 +23,7 @@ import platform
 import re
 import statistics
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -139,6 +140,7 @@ def description(threads: int, rounds: int) -> str:
 
 def of_page(medians: dict[str, float], threads: int, rounds: int) -> str:
     """The figures as they stand on the page, which draws its picture of them."""
+    how = f"{description(threads, rounds)}, in each of which the kinds of steps take turns."
     lines = [
         f'    "{kind.name}": ({medians[kind.name]:.2f}, {medians[KINDS[3 * kind.is_compiled].name]:.2f}),'
         for kind in KINDS
@@ -146,7 +148,7 @@ def of_page(medians: dict[str, float], threads: int, rounds: int) -> str:
     ]
     return "\n".join(
         [
-            f"{description(threads, rounds)}, in each of which all of them take turns.",
+            textwrap.fill(how, width=120),
             "",
             "```python",
             "step = {  # milliseconds: with dropout, and without",

@@ -253,7 +253,7 @@ def train_together(processes: int, size: Size, seed: int, is_compiled: bool) -> 
 
 def report(result: Result) -> str:
     """Losses along the way, and the time of a step."""
-    lines = [f"{'step':>10}{'loss, PyTorch':>18}{'loss, fastdrop':>18}"]
+    lines = [f"{'steps':>10}{'loss, PyTorch':>18}{'loss, fastdrop':>18}"]
     steps = len(result.losses["fastdrop"])
     part = math.ceil(steps / 8)
     for first in range(0, steps, part):
@@ -261,7 +261,8 @@ def report(result: Result) -> str:
         lines.append(f"{f'{first + 1}-{min(first + part, steps)}':>10}" + "".join(f"{mean:18.4f}" for mean in means))
     lines.append(f"{'test':>10}" + "".join(f"{result.test[kind]:18.4f}" for kind in KINDS))
     own, ours = (1e3 * result.seconds[kind] for kind in KINDS)
-    lines += ["", f"A step takes {own:.2f} ms with PyTorch's dropout and {ours:.2f} ms with fastdrop's: {own / ours:.2f} x"]
+    gain = f"{own / ours:.2f} times as fast"
+    lines += ["", f"A step takes {own:.2f} ms with PyTorch's dropout and {ours:.2f} ms with fastdrop's: {gain}"]
     return "\n".join(lines)
 
 
@@ -284,7 +285,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small nets, few steps: seconds")
     arguments = parser.parse_args()
     steps = arguments.steps if arguments.steps is not None else 8 if arguments.quick else 300
-    size = Size(steps, batch=8, length=32, width=32) if arguments.quick else Size(steps, batch=16, length=128, width=128)
+    size = Size(steps, *((8, 32, 32) if arguments.quick else (16, 128, 128)))
     if steps < 1:
         parser.error(f"--steps must be at least 1, got {steps}")
     if not 1 <= arguments.processes <= size.batch:

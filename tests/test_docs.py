@@ -14,6 +14,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # which torch.compile imports
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "README"], ids=lambda page: page.stem)
 def test_the_code_of_the_page_does_what_stands_there(page, tmp_path):
     text = page.read_text(encoding="utf-8")

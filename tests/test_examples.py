@@ -26,6 +26,7 @@ import fastdrop
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SCRIPTS = ("bidirectional_wrapper", "inverted_dropout", "lstm_classifier")
+OF_PYTORCH = ("pytorch_step", "text_transformer")  # they print times too, and draw nothing
 
 SEED_TABLE = Path(os.environ.get("FASTDROP_SEED_TABLE", ROOT.parent / "shared" / "seed_table" / "data.mat"))
 needs_seed_table = pytest.mark.skipif(
@@ -42,6 +43,14 @@ def needs(*packages):
 
 
 needs_packages = needs("matplotlib", "scipy", "sklearn", "tqdm")
+
+
+def needs_torch(test):
+    """PyTorch cannot be had everywhere. Where it must be there, FASTDROP_TEST_PEERS=torch says so."""
+    is_missing = importlib.util.find_spec("torch") is None
+    # What imports it meets a part of it that it deprecates.
+    test = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")(needs("tqdm")(test))
+    return pytest.mark.skipif(is_missing, reason="PyTorch is not installed")(test)
 
 
 def run(script, *arguments):
@@ -104,18 +113,28 @@ def is_picture(path):
 
 
 def test_no_script_is_left_out():
-    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted([*SCRIPTS, "nets"])
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted([*SCRIPTS, *OF_PYTORCH, "nets"])
+
+
+def assert_help_names_every_option(script, expected):
+    options = set(
+        re.findall(r'add_argument\(\s*"(--[a-z-]+)"', (EXAMPLES / f"{script}.py").read_text(encoding="utf-8"))
+    )
+    assert expected <= options
+    text = run(script, "--help")
+    assert options <= set(re.findall(r"--[a-z-]+", text))
 
 
 @needs_packages
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_names_every_option(script, tmp_path):
-    options = set(
-        re.findall(r'add_argument\(\s*"(--[a-z-]+)"', (EXAMPLES / f"{script}.py").read_text(encoding="utf-8"))
-    )
-    assert {"--quick", "--plot", "--seed"} <= options
-    text = run(script, "--help")
-    assert options <= set(re.findall(r"--[a-z-]+", text))
+def test_help_names_every_option(script):
+    assert_help_names_every_option(script, {"--quick", "--plot", "--seed"})
+
+
+@needs_torch
+@pytest.mark.parametrize("script", OF_PYTORCH)
+def test_help_names_every_option_of_the_examples_in_pytorch(script):
+    assert_help_names_every_option(script, {"--quick"})
 
 
 @needs_packages
@@ -534,3 +553,160 @@ def test_bidirectional_wrapper_finds_all_that_it_claims(quick_run):
         assert abs(deviation / theory - 1) < 5 / math.sqrt(200)
     separate, together = float(found[0][2]), float(found[2][2])
     assert together > 1.5 * separate
+
+
+# What is in PyTorch
+
+
+@needs("tqdm")
+@pytest.mark.parametrize("script", OF_PYTORCH)
+def test_without_pytorch_one_line_says_what_to_install(script):
+    code = f"import runpy, sys; sys.modules['torch'] = None; runpy.run_path({str(EXAMPLES / f'{script}.py')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "This example needs PyTorch: python -m pip install torch\n"
+
+
+# text_transformer.py
+
+
+def small(page, steps=4):
+    return page.Size(steps, batch=8, length=32, width=32)  # as with --quick
+
+
+def curves(text):
+    """The losses of a printed table: PyTorch's and fastdrop's."""
+    found = re.findall(r"^ +(\d+-\d+|test) +(\d\.\d{4}) +(\d\.\d{4})$", text, re.MULTILINE)
+    assert [name for name, *_ in found] == [*(f"{step}-{step}" for step in range(1, 9)), "test"]
+    return [[float(loss) for loss in column] for column in list(zip(*found, strict=True))[1:]]
+
+
+@needs_torch
+def test_the_losses_are_the_same_on_one_process_and_on_three(module):
+    page = module("text_transformer")
+    text = run("text_transformer", "--quick", "--seed", "5", "--processes", "3")  # with 2, 3 and 3 of 8 rows
+    alone, together = text.split("3 processes:")
+    computed = page.train(small(page, steps=8), 5, False)
+    expected = [[*computed.losses[kind], computed.test[kind]] for kind in page.KINDS]
+    assert curves(alone) == [pytest.approx(losses, abs=1.01e-4) for losses in expected]  # four digits are shown
+    assert curves(together)[1] == pytest.approx(expected[1], abs=1.01e-4)
+    assert curves(together)[0] != pytest.approx(expected[0], abs=1e-3)
+    for part in (alone, together):
+        assert re.search(r"^A step takes \d+\.\d+ ms with PyTorch's dropout and \d+\.\d+ ms with", part, re.MULTILINE)
+    found = re.findall(r"^    (\w+) +differ by (.*) at most: (.*)$", together, re.MULTILINE)
+    assert [(kind, same) for kind, _, same in found] == [
+        ("PyTorch", "not the same"),
+        ("fastdrop", "the same, to rounding"),
+    ]
+    assert float(found[0][1]) > 1e-3
+    assert float(found[1][1]) < 1e-5  # float32, a few steps, added in another order
+    for losses in expected:
+        assert losses[0] == pytest.approx(math.log(len(page.manual().alphabet)), abs=0.3)  # as by a guess
+        assert losses[-1] < losses[0] - 0.5
+
+
+@needs_torch
+def test_each_net_is_trained_with_its_own_dropout_and_both_on_the_same_batches(module, monkeypatch):
+    page = module("text_transformer")
+    seen = []
+    loss_of = page.loss_of
+
+    def noting(net, x, y):
+        seen.append((page.fastdrop.torch.is_enabled(), net.training, x))
+        return loss_of(net, x, y)
+
+    monkeypatch.setattr(page, "loss_of", noting)
+    result = page.train(small(page), 5, False)
+    assert not page.fastdrop.torch.is_enabled()
+    assert [(enabled, training) for enabled, training, _ in seen] == [(False, True), (True, True)] * 4 + [
+        (False, False)
+    ] * 2
+    batches = [x for *_, x in seen]
+    for one, other in zip(batches[::2], batches[1::2], strict=True):
+        assert page.torch.equal(one, other)
+    assert not page.torch.equal(batches[0], batches[2])
+    assert result.losses["PyTorch"] != result.losses["fastdrop"]
+    assert page.train(small(page), 5, False).losses == result.losses
+    assert page.train(small(page), 6, False).losses != result.losses
+
+
+@needs_torch
+def test_the_net_sees_what_stands_before_and_not_what_follows(module):
+    page = module("text_transformer")
+    torch = page.torch
+    torch.manual_seed(0)
+    net = page.Writer(11, 32, 16).eval()
+    text = torch.arange(17) % 11
+    x, y = page.excerpts(text, torch.tensor([0]), 16)
+    assert torch.equal(x[0, 1:], y[0, :-1])
+    other = x.clone()
+    other[0, 9] += 1
+    differ = (net(x) != net(other))[0].any(dim=-1)
+    assert differ.tolist() == [False] * 9 + [True] * 7
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--processes", "9", "--quick"], "--processes must be from 1 to 8, the rows of a batch, got 9"),
+        (["--processes", "0"], "--processes must be from 1 to 16, the rows of a batch, got 0"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+    ],
+)
+def test_text_transformer_refuses_what_it_cannot_do(arguments, message):
+    command = [sys.executable, EXAMPLES / "text_transformer.py", *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"text_transformer.py: error: {message}"
+
+
+# pytorch_step.py
+
+
+@needs_torch
+def test_pytorch_step_prints_what_it_measured_and_puts_it_into_a_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- step: begin -->\nold\n<!-- step: end -->\nbehind\n")
+    text = run("pytorch_step", "--quick", "--page", page)
+    number = r"(-?\d+\.\d\d) ms"
+    table = {
+        name: tuple(map(float, numbers))
+        for name, *numbers in re.findall(rf"^(.*\S) +{number} +{number} +-?\d+%$", text, re.MULTILINE)
+    }
+    assert list(table) == ["eager PyTorch", "eager, enable()", "compiled PyTorch", "compiled, enable()"]
+    rests = [float(rest) for rest in re.findall(rf"^\w+, no dropout +{number} *$", text, re.MULTILINE)]
+    assert len(rests) == 2
+    for (whole, dropout), rest in zip(table.values(), (rests[0], rests[0], rests[1], rests[1]), strict=True):
+        assert dropout == pytest.approx(whole - rest, abs=0.016)  # three numbers of two digits behind the point
+    for mode, gain in re.findall(r"^(\w+): enable\(\) makes the step (\d+\.\d\d) times as fast$", text, re.MULTILINE):
+        expected = table[f"{mode} PyTorch"][0] / table[f"{mode}, enable()"][0]
+        assert float(gain) == pytest.approx(expected, abs=0.011)
+
+    written = page.read_text(encoding="utf-8")
+    before, _, behind = written.partition("```python\n")
+    code, _, behind = behind.partition("```\n")
+    assert before.startswith("before\n<!-- step: begin -->\nfloat32, one thread, on ")
+    assert behind == "<!-- step: end -->\nbehind\n"
+    names = {}
+    exec(code, names)
+    assert names["step"] == {
+        name: (whole, rest)
+        for (name, (whole, _)), rest in zip(table.items(), (rests[0], rests[0], rests[1], rests[1]), strict=True)
+    }
+
+
+@needs_torch
+def test_pytorch_step_leaves_a_page_without_its_marks_alone(module, monkeypatch, tmp_path):
+    script = module("pytorch_step")
+    page = tmp_path / "page.md"
+    page.write_text("no marks\n")
+    monkeypatch.setattr(script, "measure", lambda *_: dict.fromkeys((kind.name for kind in script.KINDS), 2.0))
+    monkeypatch.setattr(sys, "argv", ["pytorch_step.py", "--page", str(page)])
+    threads = script.torch.get_num_threads()
+    try:
+        with pytest.raises(SystemExit, match=r"must have one part between .*, got 0"):
+            script.main()
+    finally:
+        script.torch.set_num_threads(threads)
+    assert page.read_text() == "no marks\n"
