@@ -601,7 +601,7 @@ def test_the_losses_are_the_same_on_one_process_and_on_three(module):
     assert float(found[0][1]) > 1e-3
     assert float(found[1][1]) < 1e-5  # float32, a few steps, added in another order
     for losses in expected:
-        assert losses[0] == pytest.approx(math.log(len(page.manual().alphabet)), abs=0.3)  # as by a guess
+        assert losses[0] == pytest.approx(math.log(len(page.manual().alphabet)), abs=0.5)  # as by a guess
         assert losses[-1] < losses[0] - 0.5
 
 
