@@ -4,8 +4,8 @@
     characters -> Embedding -> 2 x (attention, feedforward) -> the next character
 
 Dropout at 0.1 stands after the embedding, on the weights of the attention and after it, in the feedforward net and
-after it. The net has PyTorch's own modules and functions throughout; ``enable()`` around a
-step is all that makes their dropout fastdrop's. The text is what ``help("topics")`` shows, which comes with Python.
+after it. The net has PyTorch's own modules and functions throughout; ``enable()`` around a step is all that makes their
+dropout fastdrop's. The text is what ``help("topics")`` shows, which comes with Python.
 
 Two nets that begin with the same weights take turns, step by step, on the same batches: one with each dropout. Their
 masks differ, so their losses do too, by chance; what a step takes can be compared.
