@@ -6,6 +6,7 @@ import inspect
 import re
 
 import pytest
+from peers import MISSING_PEERS, imported
 
 import fastdrop
 
@@ -21,6 +22,11 @@ def examples():
     found = finder.find(fastdrop.__doc__, "fastdrop", globs={})
     for name in fastdrop.__all__:
         found += finder.find(getattr(fastdrop, name), name, globs={})
+    if "torch" not in MISSING_PEERS:
+        client = imported("fastdrop.torch")
+        found += finder.find(client.__doc__, "fastdrop.torch", globs={})
+        for name in client.__all__:
+            found += finder.find(getattr(client, name), f"fastdrop.torch.{name}", globs={})
     return [pytest.param(test, id=test.name) for test in found if test.examples]
 
 

@@ -2,7 +2,7 @@
 """Dropout for PyTorch on the CPU.
 
 >>> import torch, fastdrop.torch
->>> fastdrop.torch.enable()                  # from here on every dropout of CPU tensors in this process
+>>> switch = fastdrop.torch.enable()         # from here on every dropout of CPU tensors in this process
 >>> model = torch.nn.TransformerEncoderLayer(64, 4, dropout=0.1)
 >>> y = model(torch.zeros(10, 2, 64))
 >>> fastdrop.torch.disable()

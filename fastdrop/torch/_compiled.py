@@ -22,6 +22,7 @@ _is_guarded = False
 
 def switched(is_on: bool, names: Iterable[str]) -> None:
     """Operators of these names have been replaced, or given back."""
+    global _is_guarded
     for name in names:
         getattr(torch.ops.aten, name).default._dispatch_cache.clear()
     config = torch.compiler.config
@@ -29,19 +30,22 @@ def switched(is_on: bool, names: Iterable[str]) -> None:
     config.cache_key_tag = " ".join([*others, _TAG] if is_on else others)
     # To import the compiler takes seconds, and who never compiles has nothing to be kept apart.
     if "torch._dynamo" in sys.modules and not _is_guarded:
-        _guard_by_tag()
+        _is_guarded = _guard_by_tag()
         torch._dynamo.reset()  # what is there has no such guard
 
 
-def _guard_by_tag() -> None:
-    """Let all that is compiled from now on be used only under the tag that was set then.
+def _guard_by_tag() -> bool:
+    """Let all that is compiled from now on be used only under the tag that was set then; whether that can be had.
 
     The compiler has guards for such states of the process, and no way for others to add one.
     """
-    global _is_guarded
     from torch._dynamo.guards import GuardBuilder
     from torch._dynamo.output_graph import OutputGraph
-    from torch._dynamo.source import AttrSource, ImportSource
+
+    try:
+        from torch._dynamo.source import AttrSource, ImportSource
+    except ImportError:  # as before PyTorch 2.10 or so: there everything is compiled anew after each switch
+        return False
 
     output_graph: Any = OutputGraph
     add_others = output_graph.init_ambient_guards
@@ -55,4 +59,4 @@ def _guard_by_tag() -> None:
         graph.guards.add(source.make_guard(GuardBuilder.CONSTANT_MATCH))
 
     output_graph.init_ambient_guards = init_ambient_guards
-    _is_guarded = True
+    return True

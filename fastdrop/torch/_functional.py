@@ -54,7 +54,7 @@ def dropout(
     >>> import torch, fastdrop.torch
     >>> seed = torch.manual_seed(0)
     >>> fastdrop.torch.dropout(torch.ones(8), 0.25)
-    tensor([1.3333, 1.3333, 1.3333, 1.3333, 1.3333, 0.0000, 1.3333, 1.3333])
+    tensor([1.3333, 1.3333, 0.0000, 1.3333, 0.0000, 1.3333, 0.0000, 1.3333])
     """
     if has_torch_function_unary(input):
         return _overridden(dropout, input, p, training, inplace, generator)

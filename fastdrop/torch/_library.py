@@ -13,7 +13,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 # The oldest release that the tests have run with; the newest is 2.14.1.
-OLDEST = (2, 13)
+OLDEST = (2, 9)
 
 
 def release() -> tuple[int, int]:
