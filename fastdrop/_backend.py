@@ -123,7 +123,6 @@ if TYPE_CHECKING or compiled is None:
     plain_apply = _core_in_python.plain_apply
     plain_dropout = _core_in_python.plain_dropout
     plain_dropout_at = _core_in_python.plain_dropout_at
-    want_huge_pages = _core_in_python.want_huge_pages
 else:
     Chunks = compiled.Chunks
     Draw = compiled.Draw
@@ -137,7 +136,6 @@ else:
     plain_apply = compiled.plain_apply
     plain_dropout = compiled.plain_dropout
     plain_dropout_at = compiled.plain_dropout_at
-    want_huge_pages = compiled.want_huge_pages
 
 running: Kernels
 _run(find(_chosen_name()))

@@ -9,7 +9,6 @@ from fastdrop._core_in_python import are_plain as are_plain
 from fastdrop._core_in_python import plain_apply as plain_apply
 from fastdrop._core_in_python import plain_dropout as plain_dropout
 from fastdrop._core_in_python import plain_dropout_at as plain_dropout_at
-from fastdrop._core_in_python import want_huge_pages as want_huge_pages
 
 @final
 class Chunks(_core_in_python.Chunks): ...

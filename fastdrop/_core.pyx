@@ -103,10 +103,6 @@ cdef extern from "operands.h" nogil:
     int reads_normals(fd_op op) noexcept
 
 
-cdef extern from "huge_pages.h":
-    void c_want_huge_pages "want_huge_pages" (void *memory, size_t n) noexcept
-
-
 cdef extern from "shared_state.h" nogil:
     int FD_CALL_BITS
     ctypedef struct fd_stream:
@@ -541,11 +537,6 @@ def plain_dropout_at(int dtype, uint64_t x, uint64_t y, int64_t size, uint64_t k
         with nogil:
             fd_walk(&job, 0, <size_t>size, &operands)
     return True
-
-
-def want_huge_pages(uint64_t address, size_t n):
-    """Ask for pages of megabytes for new memory that will be written to from end to end."""
-    c_want_huge_pages(<void *>address, n)
 
 
 @cython.final

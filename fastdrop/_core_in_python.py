@@ -223,10 +223,6 @@ def plain_dropout_at(dtype: int, x: int, y: int, size: int, key: int, rate: floa
     return False
 
 
-def want_huge_pages(address: int, n: int) -> None:
-    """Ask for pages of megabytes for new memory: here NumPy takes longer to fill it than the system to give it."""
-
-
 class PlainCalls:
     """Calls that never leave C: none, without a compiler."""
 

@@ -31,8 +31,6 @@ DTYPES = {
     torch.float64: Dtype.FLOAT64,
 }
 
-# Bytes from which a result is worth huge pages, as NumPy has it for its arrays.
-HUGE = 1 << 22
 MIN_PERIOD = 32  # elements of the shortest bias that kernels take
 
 _local = threading.local()
@@ -124,14 +122,6 @@ def next_key(generator: torch.Generator | None = None) -> int:
     return _shards.of_rank(key)
 
 
-def _result_for(x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
-    """A tensor for the result: dense, in the order of x's dimensions in memory."""
-    y = torch.empty_like(x, memory_format=memory_format)
-    if y.nbytes >= HUGE:
-        _backend.want_huge_pages(y.data_ptr(), y.nbytes)
-    return y
-
-
 def _is_dense(x: Tensor, y: Tensor) -> bool:
     """Whether x lies in memory as y does, which is dense, and its elements are what stands there."""
     return (
@@ -165,7 +155,7 @@ def apply(
         Of x's dtype, as long as its last dimension.
     """
     if operation is None and numbers.is_dropout and not (draw.shared or draw.shards) and x.is_contiguous():
-        y = _result_for(x) if out is None else out
+        y = torch.empty_like(x) if out is None else out
         at = x.data_ptr(), y.data_ptr(), x.numel()
         if (
             not x.is_neg()
@@ -178,11 +168,11 @@ def apply(
     if operation is None:
         operation = Operation.DROPOUT if numbers.is_dropout else Operation.ALPHA_DROPOUT
     if x.is_contiguous() and not (x.is_neg() or x._is_zerotensor() or x.data_ptr() % x.element_size()):
-        y = _result_for(x) if out is None else out
+        y = torch.empty_like(x) if out is None else out
         is_in_order = bias is not None or not (draw.shared or draw.shards)
     else:
         # Of what is not dense the copy is, and then one array is read and written.
-        y = _result_for(x, torch.contiguous_format if bias is not None else torch.preserve_format)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format if bias is not None else torch.preserve_format)
         if not _is_dense(x, y):
             x = y.copy_(x)
         elif out is not None:
