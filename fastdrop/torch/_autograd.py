@@ -6,6 +6,7 @@ Who traces, batches or replaces tensors gets the operators instead, which take s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastdrop._kernels import Operation
-from fastdrop.torch import _masks, _operators
+from fastdrop.torch import _masks, _operators, _shards
 from fastdrop.torch._masks import Draw, Numbers
 
 _PLAIN_TYPES = frozenset((Tensor, torch.nn.Parameter))
@@ -45,6 +46,29 @@ def _records(x: Tensor, *others: Tensor | None) -> bool:
     if not _is_grad_enabled():
         return False
     return x.requires_grad or any(other is not None and other.requires_grad for other in others)
+
+
+def drop(
+    x: Tensor,
+    p: float,
+    numbers_of: Callable[[float], Numbers],
+    shared: tuple[int, ...] = (),
+    inplace: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Dropout or alpha dropout of a plain tensor, with the next mask."""
+    if (
+        numbers_of is _masks.dropout_numbers
+        and p < 1.0
+        and not (shared or inplace or _shards.said())
+        and generator is None
+        and not _records(x)
+        and x.is_contiguous()
+    ):  # the usual case, in which the call itself takes the time
+        key = _masks.next_key()
+        y = _masks.dropped_in_order(x, p, key)
+        return y if y is not None else _masks.apply(Draw(key, p), numbers_of(p), x)
+    return dropped(x, _masks.next_draw(x, p, shared, generator), numbers_of(p), inplace)
 
 
 def dropped(x: Tensor, draw: Draw, numbers: Numbers, inplace: bool = False) -> Tensor:

@@ -384,7 +384,7 @@ def _dropped(
     if is_eager:
         if own is not None and _is_tracing():
             return own(input, p, training, inplace)  # which the trace records, and not its result
-        return _autograd.dropped(input, _masks.next_draw(input, p, shared, generator), numbers_of(p), inplace)
+        return _autograd.drop(input, float(p), numbers_of, shared, inplace, generator)
     draw = _operators.fresh_draw(p) if generator is None else _draw_of(input, p, generator)
     y = _operators.dropout(input, draw, p, numbers_of(p), shared)
     return input.copy_(y) if inplace else y

@@ -129,6 +129,16 @@ def _is_dense(x: Tensor, y: Tensor) -> bool:
     )
 
 
+def dropped_in_order(x: Tensor, p: float, key: int) -> Tensor | None:
+    """Dropout of a contiguous tensor, where it is no more than that: None for a large or an odd one."""
+    if x.is_neg() or x._is_zerotensor():
+        return None
+    y = torch.empty_like(x)
+    scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
+    is_done = _plain_dropout_at(DTYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel(), key, p, scale)
+    return y if is_done else None
+
+
 def apply(
     draw: Draw,
     numbers: Numbers,
@@ -154,16 +164,15 @@ def apply(
     bias : Tensor, optional
         Of x's dtype, as long as its last dimension.
     """
-    if operation is None and numbers.is_dropout and not (draw.shared or draw.shards) and x.is_contiguous():
-        y = torch.empty_like(x) if out is None else out
-        at = x.data_ptr(), y.data_ptr(), x.numel()
-        if (
-            not x.is_neg()
-            and not x._is_zerotensor()
-            and _plain_dropout_at(DTYPES[x.dtype], *at, draw.key, draw.p, numbers.scale)
-        ):
-            if out is not None:
-                torch.autograd.graph.increment_version(out)
+    if (
+        operation is None
+        and out is None
+        and numbers == dropout_numbers(draw.p)
+        and not (draw.shared or draw.shards)
+        and x.is_contiguous()
+    ):
+        y = dropped_in_order(x, draw.p, draw.key)
+        if y is not None:
             return y
     if operation is None:
         operation = Operation.DROPOUT if numbers.is_dropout else Operation.ALPHA_DROPOUT

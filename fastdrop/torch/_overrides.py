@@ -111,7 +111,7 @@ def _dropped(pytorchs: Function, numbers_of: Callable[[float], Numbers], inplace
             return pytorchs(input, p, train)
         shared = tuple(range(2, input.dim())) if has_features else ()
         if _autograd.is_plain(input):
-            return _autograd.dropped(input, _masks.next_draw(input, p, shared), numbers_of(p), inplace)
+            return _autograd.drop(input, p, numbers_of, shared, inplace)
         if _is_traced(input) and input.dtype in _masks.DTYPES and input.device.type == "cpu":
             y = _operators.dropout(input, _operators.fresh_draw(p), p, numbers_of(p), shared)
             return input.copy_(y) if inplace else y
