@@ -364,13 +364,22 @@ def leaves(structure):
 
 
 def watch_torch_masks(monkeypatch, tell):
-    """Call ``tell`` with each draw whose mask fastdrop.torch applies."""
+    """Call ``tell`` whenever fastdrop.torch applies a mask, with the number of elements."""
     from fastdrop.torch import _masks
 
-    apply = _masks.apply
+    within = []  # one of them calls the other
 
-    def told(draw, *arguments, **options):
-        tell(draw)
-        return apply(draw, *arguments, **options)
+    def watched(function, position):
+        def told(*arguments, **options):
+            if not within:
+                tell(arguments[position].numel())
+            within.append(function)
+            try:
+                return function(*arguments, **options)
+            finally:
+                within.pop()
 
-    monkeypatch.setattr(_masks, "apply", told)
+        return told
+
+    monkeypatch.setattr(_masks, "apply", watched(_masks.apply, 2))
+    monkeypatch.setattr(_masks, "dropped_in_order", watched(_masks.dropped_in_order, 0))
