@@ -131,11 +131,12 @@ def _is_dense(x: Tensor, y: Tensor) -> bool:
 
 def dropped_in_order(x: Tensor, p: float, key: int) -> Tensor | None:
     """Dropout of a contiguous tensor, where it is no more than that: None for a large or an odd one."""
-    if x.is_neg() or x._is_zerotensor():
+    size = x.numel()
+    if size >= _backend.LARGE or x.is_neg() or x._is_zerotensor():
         return None
     y = torch.empty_like(x)
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    is_done = _plain_dropout_at(DTYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel(), key, p, scale)
+    is_done = _plain_dropout_at(DTYPES[x.dtype], x.data_ptr(), y.data_ptr(), size, key, p, scale)
     return y if is_done else None
 
 
