@@ -444,7 +444,7 @@ void fd_order_bits(const fd_index_map *map, size_t n, uint8_t *ordered)
         step[d] = length;
         length *= (size_t)map->shape[d];
     }
-    size_t steps[FD_MAX_DIMS];
+    size_t steps[FD_MAX_DIMS] = {0};
     for (int d = 0; d < map->ndim - 1; ++d) {
         if (d != cross) {
             others.shape[others.ndim] = map->shape[d];
