@@ -16,7 +16,7 @@ _WAYS = {
     ),
     "torch": (
         "whose gradient would be lost",
-        "use {x}.detach().cpu().numpy(), and the backward method of the mask for the gradient",
+        "use fastdrop.torch, which takes tensors, or {x}.detach().cpu().numpy() if the numbers alone are meant",
     ),
     "jax": (
         "whose gradient and device would be lost",
