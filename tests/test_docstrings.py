@@ -51,3 +51,13 @@ def test_a_docstring_names_every_parameter(name):
     for parameter in inspect.signature(getattr(fastdrop, name)).parameters:
         # Alone or beside others, before a colon and the type or at the end of the line.
         assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented[1], re.MULTILINE), parameter
+
+
+def test_docstrings_in_torch_name_every_parameter(torch):
+    """But for modules of ``torch.nn``'s names, which have its arguments."""
+    client = imported("fastdrop.torch")
+    for name in client.__all__:
+        if not hasattr(torch.nn, name):
+            documented = inspect.getdoc(getattr(client, name))
+            for parameter in inspect.signature(getattr(client, name)).parameters:
+                assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (name, parameter)

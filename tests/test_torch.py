@@ -399,14 +399,6 @@ def test_every_function_takes_a_generator(name):
     assert_nothing_drawn(state)
 
 
-class Dropped(torch.utils.data.Dataset):
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return ft.dropout(torch.ones(64))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_workers_of_a_loader_draw_what_the_seed_says(method):
@@ -415,7 +407,7 @@ def test_workers_of_a_loader_draw_what_the_seed_says(method):
     epochs = []
     for seed in (5, 5, 6):
         loader = torch.utils.data.DataLoader(
-            Dropped(),
+            torch_helpers.Dropped(),
             batch_size=1,
             num_workers=2,
             multiprocessing_context=method,

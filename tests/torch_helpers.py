@@ -83,3 +83,13 @@ def kept(shape, p, key, **options):
 
 def assert_nothing_drawn(state):
     assert torch.equal(torch.get_rng_state(), state), "numbers were drawn"
+
+
+class Dropped(torch.utils.data.Dataset):
+    """For workers of a DataLoader. It stands here because those that are spawned import all of the file it is in."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return ft.dropout(torch.ones(64))
