@@ -334,6 +334,25 @@ def test_vmap_takes_its_randomness():
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`")
+def test_vmap_takes_a_generator():
+    x = torch.ones(4, 200)
+    keys = torch.randint(0, torch_helpers.KEYS, (4, 1), generator=torch.Generator().manual_seed(1)).flatten().tolist()
+    generator = torch.Generator().manual_seed(1)
+    state = torch.get_rng_state()
+    y = torch.vmap(lambda t: ft.dropout(t, generator=generator), randomness="different")(x)
+    assert_same(y, torch.stack([defined("dropout", x[0], p=0.5, key=key) for key in keys]))
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.vmap(lambda t: ft.dropout(t, generator=generator))(x)
+    assert_nothing_drawn(state)
+
+
+def test_nested_vmaps_take_their_randomness_each():
+    x = torch.ones(2, 3, 100)
+    for outer, inner, masks in (("different", "different", 6), ("different", "same", 2), ("same", "different", 3)):
+        y = torch.vmap(torch.vmap(ft.dropout, randomness=inner), randomness=outer)(x)
+        assert len({tuple(row) for row in y.reshape(6, 100).tolist()}) == masks
+
+
 def test_transformations_differentiate():
     x = normals(30)
     torch.manual_seed(1)
@@ -630,6 +649,30 @@ def test_pytorchs_sample_inputs(op, dtype):
             assert not y[~keep].any()
         seen += 1
     assert seen > 0
+
+
+# Who watches
+
+
+def test_a_mode_that_watches_sees_the_same_mask():
+    counter = torch.utils.flop_counter.FlopCounterMode(display=False)
+    x = normals(400)
+    for name, options in (("dropout", {}), ("alpha_dropout", {}), ("dropout", {"inplace": True})):
+        results = []
+        for watching in (counter, torch.enable_grad()):
+            torch.manual_seed(1)
+            with ft.enable(), watching:
+                results.append(getattr(F, name)(x.clone(), 0.3, True, **options))
+        assert_same(*results)
+
+
+def test_meta_tensors_have_no_mask():
+    state = torch.get_rng_state()
+    for x in (torch.ones(3, 4, 5, device="meta"), torch.ones(3, 4, 5, device="meta", requires_grad=True)):
+        for name in ("dropout", "dropout1d", "alpha_dropout", "feature_alpha_dropout", "relu_dropout"):
+            y = getattr(ft, name)(x, 0.5, training=True)
+            assert (y.device.type, y.shape, y.requires_grad) == ("meta", x.shape, x.requires_grad)
+    assert_nothing_drawn(state)
 
 
 # Modules, and what is wrong

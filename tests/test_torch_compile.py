@@ -182,6 +182,15 @@ def test_a_generator_draws_beside_the_graph():
     assert_same(torch.compile(lambda t: ft.dropout(t, generator=generator), backend="aot_eager")(x), expected)
 
 
+@pytest.mark.parametrize("function", [ft.dropout, ft.alpha_dropout], ids=lambda f: f.__name__)
+def test_p_may_change_from_call_to_call(function):
+    x = normals(200)
+    compiled = torch.compile(lambda t, p: function(t, p, True), fullgraph=True, backend="aot_eager")
+    for p in (0.1, 0.2, 0.3, 0.7, 0.9):
+        key = key_of(1)
+        assert_same(compiled(x, p), defined(function.__name__, x, p=p, key=key))
+
+
 def test_vmap_within_compiled_code():
     def batch(x):
         return torch.vmap(ft.dropout, randomness="different")(x)
@@ -191,10 +200,12 @@ def test_vmap_within_compiled_code():
     assert len({tuple(row.tolist()) for row in y}) == 3
 
 
-def test_an_exported_graph_has_pytorchs_operator():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)).train()
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("module", [torch.nn.Dropout, ft.Dropout], ids=["nn", "ours"])
+def test_an_exported_graph_has_pytorchs_operator(module, strict):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), module(0.5)).train()
     with ft.enable():
-        program = torch.export.export(model, (torch.ones(2, 4),))
+        program = torch.export.export(model, (torch.ones(2, 4),), strict=strict)
         assert torch.ops.aten.dropout.default in {node.target for node in program.graph.nodes}
         key = key_of(1)
         y = program.module()(torch.ones(2, 4))

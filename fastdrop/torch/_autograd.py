@@ -25,7 +25,7 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor  # by the older vmap o
 _is_grad_enabled = torch.is_grad_enabled
 
 
-def is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor, are_modes_allowed: bool = False) -> bool:
     """Whether the memory of x is all that there is to know of it, and nobody watches what is done with it."""
     return (
         type(x) in _PLAIN_TYPES
@@ -33,7 +33,7 @@ def is_plain(x: Tensor) -> bool:
         and x.dtype in _masks.DTYPES
         and x.layout is torch.strided
         and not x.is_nested
-        and not _modes()
+        and (are_modes_allowed or not _modes())
         and not _are_transforms_active()
         and not _is_transformed(x)
     )

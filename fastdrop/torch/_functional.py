@@ -381,16 +381,18 @@ def _dropped(
         _check_p(p, names[1])
     if not training or p == 0.0 or input.numel() == 0:
         return input
+    is_exported = _is_tracing() if is_eager else torch.compiler.is_exporting()
+    if is_exported and own is not None and generator is None:
+        return own(input, p, training, inplace)  # which the graph holds, to be run where fastdrop is not
     if is_eager:
-        if own is not None and _is_tracing():
-            return own(input, p, training, inplace)  # which the trace records, and not its result
         return _autograd.drop(input, float(p), numbers_of, shared, inplace, generator)
-    draw = _operators.fresh_draw(p) if generator is None else _draw_of(input, p, generator)
+    is_beside = generator is not None and torch.compiler.is_compiling()
+    draw = _draw_of(input, p, generator) if is_beside else _operators.fresh_draw(input, p, generator)
     y = _operators.dropout(input, draw, p, numbers_of(p), shared)
     return input.copy_(y) if inplace else y
 
 
 @torch.compiler.disable
-def _draw_of(input: Tensor, p: float, generator: Generator) -> Tensor:
+def _draw_of(input: Tensor, p: float, generator: Generator | None) -> Tensor:
     """A draw from a generator, which compiled code cannot hold."""
     return _operators.as_tensor(_masks.next_draw(input, p, (), generator))

@@ -74,6 +74,7 @@ def dropout_numbers(p: float) -> Numbers:
 
 
 def alpha_dropout_numbers(p: float) -> Numbers:
+    hash(p)  # to a compiler a p that changes is a symbol, whose root it rounds wrongly and refuses, unless it is fixed
     return Numbers(*alpha_numbers.__wrapped__(p))  # who compiles warns of caches
 
 

@@ -157,10 +157,11 @@ class Transformed(torch.autograd.Function):
     vmap = staticmethod(_batched_dropout)
 
 
-def fresh_draw(p: float) -> Tensor:
-    """What the next mask is drawn by. At 1 nothing is random, and no number is used up."""
-    if p < 1.0:
-        key = torch.randint(0, _masks.KEYS, (1,), dtype=torch.int64, device="cpu")
+def fresh_draw(input: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
+    """What the next mask is drawn by. At 1, and without elements' values, nothing is random: no number is used up."""
+    if p < 1.0 and input.device.type != "meta":
+        options: Any = {} if generator is None else {"generator": generator}  # compilers know of no None here
+        key = torch.randint(0, _masks.KEYS, (1,), dtype=torch.int64, device="cpu", **options)
     else:
         key = torch.zeros(1, dtype=torch.int64, device="cpu")
     drawn: Tensor = torch.ops.fastdrop.draw(key)

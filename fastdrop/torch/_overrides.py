@@ -100,9 +100,11 @@ def _pytorchs(packet: Any) -> Function:
     return function
 
 
-def _is_traced(x: Tensor) -> bool:
-    """Whether x stands for a tensor, for someone who compiles."""
-    return isinstance(x, (torch._subclasses.FakeTensor, torch._subclasses.functional_tensor.FunctionalTensor))
+def _is_watched(x: Tensor) -> bool:
+    """Whether x stands for a tensor, for someone who compiles, or a mode sees what is done with it."""
+    if isinstance(x, (torch._subclasses.FakeTensor, torch._subclasses.functional_tensor.FunctionalTensor)):
+        return x.dtype in _masks.DTYPES and x.device.type == "cpu"
+    return _autograd.is_plain(x, are_modes_allowed=True)
 
 
 def _dropped(pytorchs: Function, numbers_of: Callable[[float], Numbers], inplace: bool, has_features: bool) -> Function:
@@ -112,8 +114,8 @@ def _dropped(pytorchs: Function, numbers_of: Callable[[float], Numbers], inplace
         shared = tuple(range(2, input.dim())) if has_features else ()
         if _autograd.is_plain(input):
             return _autograd.drop(input, p, numbers_of, shared, inplace)
-        if _is_traced(input) and input.dtype in _masks.DTYPES and input.device.type == "cpu":
-            y = _operators.dropout(input, _operators.fresh_draw(p), p, numbers_of(p), shared)
+        if _is_watched(input):
+            y = _operators.dropout(input, _operators.fresh_draw(input, p), p, numbers_of(p), shared)
             return input.copy_(y) if inplace else y
         return pytorchs(input, p, train)
 
