@@ -655,7 +655,7 @@ def test_pytorchs_sample_inputs(op, dtype):
 
 
 def test_a_mode_that_watches_sees_the_same_mask():
-    counter = torch.utils.flop_counter.FlopCounterMode(display=False)
+    counter = torch_helpers.imported("torch.utils.flop_counter").FlopCounterMode(display=False)
     x = normals(400)
     for name, options in (("dropout", {}), ("alpha_dropout", {}), ("dropout", {"inplace": True})):
         results = []
