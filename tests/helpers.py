@@ -371,13 +371,14 @@ def watch_torch_masks(monkeypatch, tell):
 
     def watched(function, position):
         def told(*arguments, **options):
-            if not within:
-                tell(arguments[position].numel())
             within.append(function)
             try:
-                return function(*arguments, **options)
+                result = function(*arguments, **options)
             finally:
                 within.pop()
+            if result is not None and not within:
+                tell(arguments[position].numel())
+            return result
 
         return told
 
