@@ -333,7 +333,6 @@ def test_vmap_takes_its_randomness():
     assert behind(torch.ones(3, 5)).shape == (5, 3)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`")
 def test_vmap_takes_a_generator():
     x = torch.ones(4, 200)
     keys = torch.randint(0, torch_helpers.KEYS, (4, 1), generator=torch.Generator().manual_seed(1)).flatten().tolist()
@@ -353,7 +352,7 @@ def test_nested_vmaps_take_their_randomness_each():
         assert len({tuple(row) for row in y.reshape(6, 100).tolist()}) == masks
 
 
-def test_transformations_differentiate():
+def test_transformations_differentiate(forward_mode):
     x = normals(30)
     torch.manual_seed(1)
     y = ft.dropout(x.clone())
