@@ -14,8 +14,13 @@
 #include <math.h>
 #define INLINE static __forceinline
 #define UNROLL(n)
+#define NOINLINE static __declspec(noinline)
+#define HIDE(p) (void)(p)
 #else
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+/* From here on the compiler does not know what p points to. */
+#define HIDE(p) __asm__("" : "+r"(p))
 #define PRAGMA_(text) _Pragma(#text)
 #ifdef __clang__
 #define UNROLL(n) PRAGMA_(clang loop unroll_count(n))

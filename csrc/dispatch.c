@@ -66,9 +66,10 @@ static int has_avx2(void)
 
 static int has_avx512(void)
 {
-    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
+    const unsigned f = 1u << 16, dq = 1u << 17, cd = 1u << 28, bw = 1u << 30, vl = 1u << 31, popcnt = 1u << 23;
     const uint64_t opmask_zmm = 0xE0;
-    return has_avx2() && all_set(saved_states(), opmask_zmm) && all_set(cpuid(7).b, f | dq | bw | vl);
+    return has_avx2() && all_set(saved_states(), opmask_zmm) && all_set(cpuid(1).c, popcnt) &&
+           all_set(cpuid(7).b, f | dq | cd | bw | vl);
 }
 #endif
 

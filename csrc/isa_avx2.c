@@ -17,6 +17,9 @@
 
 #define ISA avx2
 #define LANES 4
+#define PLANES_AT_ONCE 1
+#define BROADCASTS_FROM_MEMORY 0
+#define WOVEN 0
 
 typedef __m256i vec;
 typedef __m256 fvec;
@@ -29,6 +32,8 @@ INLINE void store_bits(uint8_t *p, vec a) { _mm256_storeu_si256((__m256i *)p, a)
 INLINE vec add(vec a, vec b) { return _mm256_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm256_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm256_srli_epi64(a, 32); }
+INLINE vec srl64(vec a, unsigned n) { return _mm256_srli_epi64(a, (int)n); }
+INLINE vec sll64(vec a, unsigned n) { return _mm256_slli_epi64(a, (int)n); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm256_xor_si256(_mm256_xor_si256(b, c), a); }
 INLINE vec andv(vec a, vec b) { return _mm256_and_si256(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm256_andnot_si256(b, a); }
@@ -37,15 +42,17 @@ INLINE vec even32(vec a, vec b)
 {
     return _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88));
 }
+INLINE vec odd32(vec a, vec b)
+{
+    return _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xDD));
+}
 INLINE vec lo32(vec a, vec b) { return _mm256_unpacklo_epi32(a, b); }
 INLINE vec hi32(vec a, vec b) { return _mm256_unpackhi_epi32(a, b); }
 INLINE vec lo64(vec a, vec b) { return _mm256_unpacklo_epi64(a, b); }
 INLINE vec hi64(vec a, vec b) { return _mm256_unpackhi_epi64(a, b); }
-INLINE unsigned nonzero(const uint8_t *p)
-{
-    const __m256i zero = _mm256_cmpeq_epi64(_mm256_loadu_si256((const __m256i *)p), _mm256_setzero_si256());
-    return (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(zero)) ^ 0xF;
-}
+INLINE void stay(vec *a) { (void)a; }
+
+#include "lanes.inc.h"
 
 INLINE vec set1_u32(uint32_t a) { return _mm256_set1_epi32((int)a); }
 INLINE vec sub_u32(vec a, vec b) { return _mm256_sub_epi32(a, b); }

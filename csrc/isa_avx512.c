@@ -8,20 +8,36 @@
 #include <immintrin.h>
 
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl"))),                   \
+#pragma clang attribute push(__attribute__((target("bmi,bmi2,popcnt,avx512cd,avx512f,avx512bw,avx512dq,avx512vl"))),   \
                              apply_to = function)
 #elif defined(__GNUC__)
-#pragma GCC target("bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("bmi,bmi2,popcnt,avx512cd,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 
 #include "compiler.h"
 
 #define ISA avx512
 #define LANES 8
+#define PLANES_AT_ONCE 2
+#define BROADCASTS_FROM_MEMORY 1
+#define WOVEN 8
 
 typedef __m512i vec;
 typedef __m512 fvec;
 typedef __m512d dvec;
+
+/* Compilers load a mask through a general register, whatever the intrinsic says, so the load is spelled out. They also
+ * make a load part of the masked instruction that uses it, which then waits for its mask: with data in the last-level
+ * cache that takes an eighth longer. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#define LOAD_MASK(mask, suffix, p) memcpy(&(mask), (p), sizeof(mask))
+#define LOAD_FIRST(a) (void)(a)
+#define KEEP_PLACE(a) (void)(a)
+#else
+#define LOAD_MASK(mask, suffix, p) __asm__("kmov" suffix " %1, %0" : "=k"(mask) : "m"(*(p)))
+#define LOAD_FIRST(a) __asm__("" : "+v"(a))
+#define KEEP_PLACE(a) __asm__ volatile("" : "+v"(a))
+#endif
 
 INLINE vec set1(uint64_t a) { return _mm512_set1_epi64((long long)a); }
 INLINE vec load_lanes(const uint64_t *p) { return _mm512_loadu_si512(p); }
@@ -30,6 +46,8 @@ INLINE void store_bits(uint8_t *p, vec a) { _mm512_storeu_si512(p, a); }
 INLINE vec add(vec a, vec b) { return _mm512_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm512_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm512_srli_epi64(a, 32); }
+INLINE vec srl64(vec a, unsigned n) { return _mm512_srli_epi64(a, n); }
+INLINE vec sll64(vec a, unsigned n) { return _mm512_slli_epi64(a, n); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
 INLINE vec andv(vec a, vec b) { return _mm512_and_si512(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm512_andnot_si512(b, a); }
@@ -38,14 +56,40 @@ INLINE vec even32(vec a, vec b)
 {
     return _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88));
 }
+INLINE vec odd32(vec a, vec b)
+{
+    return _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xDD));
+}
 INLINE vec lo32(vec a, vec b) { return _mm512_unpacklo_epi32(a, b); }
 INLINE vec hi32(vec a, vec b) { return _mm512_unpackhi_epi32(a, b); }
 INLINE vec lo64(vec a, vec b) { return _mm512_unpacklo_epi64(a, b); }
 INLINE vec hi64(vec a, vec b) { return _mm512_unpackhi_epi64(a, b); }
-INLINE unsigned nonzero(const uint8_t *p)
+INLINE vec lowest_bit(vec a)
 {
-    return _mm512_test_epi64_mask(_mm512_loadu_si512(p), _mm512_set1_epi64(-1));
+    const __m512i alone = _mm512_and_si512(a, _mm512_sub_epi64(_mm512_setzero_si512(), a));
+    return _mm512_sub_epi64(_mm512_set1_epi64(63), _mm512_lzcnt_epi64(alone));
 }
+INLINE unsigned append_nonzero(const uint8_t *p, uint64_t first, uint64_t *to, uint64_t *numbers)
+{
+    const __m512i words = _mm512_loadu_si512(p);
+    const __m512i all =
+        _mm512_add_epi64(_mm512_set1_epi64((long long)first), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+    const __mmask8 holds = _mm512_test_epi64_mask(words, words);
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi64(holds, words));
+    _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi64(holds, all));
+    return (unsigned)_mm_popcnt_u32(holds);
+}
+INLINE unsigned are_below(const vec words[4], vec which, uint32_t limit)
+{
+    const __mmask8 odd = _mm512_test_epi64_mask(which, _mm512_set1_epi64(1));
+    const __mmask8 upper = _mm512_test_epi64_mask(which, _mm512_set1_epi64(2));
+    const __m512i low = _mm512_mask_blend_epi64(odd, words[0], words[1]);
+    const __m512i high = _mm512_mask_blend_epi64(odd, words[2], words[3]);
+    const __m512i word = _mm512_slli_epi64(_mm512_mask_blend_epi64(upper, low, high), 32);
+    return _mm512_cmplt_epu64_mask(word, _mm512_set1_epi64((long long)((uint64_t)limit << 32)));
+}
+/* Nothing that uses a is computed before this place. */
+INLINE void stay(vec *a) { KEEP_PLACE(*a); }
 
 INLINE vec set1_u32(uint32_t a) { return _mm512_set1_epi32((int)a); }
 INLINE vec sub_u32(vec a, vec b) { return _mm512_sub_epi32(a, b); }
@@ -54,17 +98,6 @@ INLINE vec sll_u32(vec a, unsigned n) { return _mm512_slli_epi32(a, n); }
 INLINE fvec to_f32(vec a) { return _mm512_cvtepi32_ps(a); }
 INLINE vec bits_of_f32(fvec a) { return _mm512_castps_si512(a); }
 INLINE fvec f32_of_bits(vec a) { return _mm512_castsi512_ps(a); }
-
-/* Compilers load a mask through a general register, whatever the intrinsic says, so the load is spelled out. They also
- * make a load part of the masked instruction that uses it, which then waits for its mask: with data in the last-level
- * cache that takes an eighth longer. */
-#if defined(_MSC_VER) && !defined(__clang__)
-#define LOAD_MASK(mask, suffix, p) memcpy(&(mask), (p), sizeof(mask))
-#define LOAD_FIRST(a) (void)(a)
-#else
-#define LOAD_MASK(mask, suffix, p) __asm__("kmov" suffix " %1, %0" : "=k"(mask) : "m"(*(p)))
-#define LOAD_FIRST(a) __asm__("" : "+v"(a))
-#endif
 
 INLINE fvec set1_f32(float a) { return _mm512_set1_ps(a); }
 INLINE fvec add_f32(fvec a, fvec b) { return _mm512_add_ps(a, b); }
@@ -205,6 +238,7 @@ INLINE void fence(void) { _mm_sfence(); }
 
 #undef LOAD_MASK
 #undef LOAD_FIRST
+#undef KEEP_PLACE
 
 #ifdef __clang__
 #pragma clang attribute pop

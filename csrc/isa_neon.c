@@ -11,6 +11,9 @@
 
 #define ISA neon
 #define LANES 2
+#define PLANES_AT_ONCE 1
+#define BROADCASTS_FROM_MEMORY 0
+#define WOVEN 0
 
 typedef uint64x2_t vec;
 typedef float32x4_t fvec;
@@ -26,16 +29,21 @@ INLINE void store_bits(uint8_t *p, vec a) { vst1q_u8(p, vreinterpretq_u8_u64(a))
 INLINE vec add(vec a, vec b) { return vaddq_u64(a, b); }
 INLINE vec mul32(vec a, vec b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
 INLINE vec srl32(vec a) { return vshrq_n_u64(a, 32); }
+INLINE vec srl64(vec a, unsigned n) { return vshlq_u64(a, vdupq_n_s64(-(int64_t)n)); }
+INLINE vec sll64(vec a, unsigned n) { return vshlq_u64(a, vdupq_n_s64((int64_t)n)); }
 INLINE vec xor3(vec a, vec b, vec c) { return veorq_u64(veorq_u64(b, c), a); }
 INLINE vec andv(vec a, vec b) { return vandq_u64(a, b); }
 INLINE vec andnot(vec a, vec b) { return vbicq_u64(a, b); }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b) { return U64(vuzp1q_u32(U32(a), U32(b))); }
+INLINE vec odd32(vec a, vec b) { return U64(vuzp2q_u32(U32(a), U32(b))); }
 INLINE vec lo32(vec a, vec b) { return U64(vzip1q_u32(U32(a), U32(b))); }
 INLINE vec hi32(vec a, vec b) { return U64(vzip2q_u32(U32(a), U32(b))); }
 INLINE vec lo64(vec a, vec b) { return vzip1q_u64(a, b); }
 INLINE vec hi64(vec a, vec b) { return vzip2q_u64(a, b); }
-INLINE unsigned nonzero(const uint8_t *p) { return (unsigned)!!load_le64(p) | (unsigned)!!load_le64(p + 8) << 1; }
+INLINE void stay(vec *a) { (void)a; }
+
+#include "lanes.inc.h"
 
 INLINE vec set1_u32(uint32_t a) { return U64(vdupq_n_u32(a)); }
 INLINE vec sub_u32(vec a, vec b) { return U64(vsubq_u32(U32(a), U32(b))); }

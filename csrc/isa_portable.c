@@ -9,6 +9,9 @@
 
 #define ISA portable
 #define LANES 2
+#define PLANES_AT_ONCE 1
+#define BROADCASTS_FROM_MEMORY 0
+#define WOVEN 0
 
 typedef struct {
     uint64_t v[2];
@@ -34,16 +37,21 @@ INLINE void store_bits(uint8_t *p, vec a)
 INLINE vec add(vec a, vec b) { return (vec){{a.v[0] + b.v[0], a.v[1] + b.v[1]}}; }
 INLINE vec mul32(vec a, vec b) { return (vec){{(a.v[0] & LOW) * (b.v[0] & LOW), (a.v[1] & LOW) * (b.v[1] & LOW)}}; }
 INLINE vec srl32(vec a) { return (vec){{a.v[0] >> 32, a.v[1] >> 32}}; }
+INLINE vec srl64(vec a, unsigned n) { return (vec){{a.v[0] >> n, a.v[1] >> n}}; }
+INLINE vec sll64(vec a, unsigned n) { return (vec){{a.v[0] << n, a.v[1] << n}}; }
 INLINE vec xor3(vec a, vec b, vec c) { return (vec){{a.v[0] ^ b.v[0] ^ c.v[0], a.v[1] ^ b.v[1] ^ c.v[1]}}; }
 INLINE vec andv(vec a, vec b) { return (vec){{a.v[0] & b.v[0], a.v[1] & b.v[1]}}; }
 INLINE vec andnot(vec a, vec b) { return (vec){{a.v[0] & ~b.v[0], a.v[1] & ~b.v[1]}}; }
 INLINE vec clear(vec a, vec b, vec c) { return andnot(a, andnot(b, c)); }
 INLINE vec even32(vec a, vec b) { return (vec){{(a.v[0] & LOW) | a.v[1] << 32, (b.v[0] & LOW) | b.v[1] << 32}}; }
+INLINE vec odd32(vec a, vec b) { return (vec){{a.v[0] >> 32 | (a.v[1] & ~LOW), b.v[0] >> 32 | (b.v[1] & ~LOW)}}; }
 INLINE vec lo32(vec a, vec b) { return (vec){{(a.v[0] & LOW) | b.v[0] << 32, a.v[0] >> 32 | (b.v[0] & ~LOW)}}; }
 INLINE vec hi32(vec a, vec b) { return (vec){{(a.v[1] & LOW) | b.v[1] << 32, a.v[1] >> 32 | (b.v[1] & ~LOW)}}; }
 INLINE vec lo64(vec a, vec b) { return (vec){{a.v[0], b.v[0]}}; }
 INLINE vec hi64(vec a, vec b) { return (vec){{a.v[1], b.v[1]}}; }
-INLINE unsigned nonzero(const uint8_t *p) { return (unsigned)!!load_le64(p) | (unsigned)!!load_le64(p + 8) << 1; }
+INLINE void stay(vec *a) { (void)a; }
+
+#include "lanes.inc.h"
 
 INLINE uint32_t lane_u32(vec a, int j) { return (uint32_t)(a.v[j / 2] >> j % 2 * 32); }
 INLINE vec lanes_u32(uint32_t a, uint32_t b, uint32_t c, uint32_t d)

@@ -12,6 +12,9 @@
 
 #define ISA sse2
 #define LANES 2
+#define PLANES_AT_ONCE 1
+#define BROADCASTS_FROM_MEMORY 0
+#define WOVEN 0
 
 typedef __m128i vec;
 typedef __m128 fvec;
@@ -24,6 +27,8 @@ INLINE void store_bits(uint8_t *p, vec a) { _mm_storeu_si128((__m128i *)p, a); }
 INLINE vec add(vec a, vec b) { return _mm_add_epi64(a, b); }
 INLINE vec mul32(vec a, vec b) { return _mm_mul_epu32(a, b); }
 INLINE vec srl32(vec a) { return _mm_srli_epi64(a, 32); }
+INLINE vec srl64(vec a, unsigned n) { return _mm_srli_epi64(a, (int)n); }
+INLINE vec sll64(vec a, unsigned n) { return _mm_slli_epi64(a, (int)n); }
 INLINE vec xor3(vec a, vec b, vec c) { return _mm_xor_si128(_mm_xor_si128(b, c), a); }
 INLINE vec andv(vec a, vec b) { return _mm_and_si128(a, b); }
 INLINE vec andnot(vec a, vec b) { return _mm_andnot_si128(b, a); }
@@ -32,11 +37,17 @@ INLINE vec even32(vec a, vec b)
 {
     return _mm_castps_si128(_mm_shuffle_ps(_mm_castsi128_ps(a), _mm_castsi128_ps(b), 0x88));
 }
+INLINE vec odd32(vec a, vec b)
+{
+    return _mm_castps_si128(_mm_shuffle_ps(_mm_castsi128_ps(a), _mm_castsi128_ps(b), 0xDD));
+}
 INLINE vec lo32(vec a, vec b) { return _mm_unpacklo_epi32(a, b); }
 INLINE vec hi32(vec a, vec b) { return _mm_unpackhi_epi32(a, b); }
 INLINE vec lo64(vec a, vec b) { return _mm_unpacklo_epi64(a, b); }
 INLINE vec hi64(vec a, vec b) { return _mm_unpackhi_epi64(a, b); }
-INLINE unsigned nonzero(const uint8_t *p) { return (unsigned)!!load_le64(p) | (unsigned)!!load_le64(p + 8) << 1; }
+INLINE void stay(vec *a) { (void)a; }
+
+#include "lanes.inc.h"
 
 INLINE vec set1_u32(uint32_t a) { return _mm_set1_epi32((int)a); }
 INLINE vec sub_u32(vec a, vec b) { return _mm_sub_epi32(a, b); }

@@ -2,11 +2,13 @@
  *
  * kernels.inc.h: the algorithm, as a template over the primitives of one instruction set.
  *
- * An isa_*.c file defines ISA, LANES, the types vec, fvec, dvec and the primitives, and includes this file, which
- * exports one table of kernels. Primitives, in the order in which each of those files gives them:
+ * An isa_*.c file defines ISA, LANES, the types vec, fvec, dvec, the primitives and how the loops are shaped, and
+ * includes this file, which exports one table of kernels. The shape: PLANES_AT_ONCE planes of a step are drawn side by
+ * side, 1 or 2; WOVEN groups of elements are applied among the rounds of each; BROADCASTS_FROM_MEMORY says that an
+ * instruction can take the same number for all lanes from memory. Primitives, in the order in which those files give them:
  *
- *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 xor3 andv andnot clear
- *                  even32 lo32 hi32 lo64 hi64 nonzero
+ *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 srl64 sll64 xor3 andv andnot clear
+ *                  even32 odd32 lo32 hi32 lo64 hi64 stay lowest_bit append_nonzero are_below
  *   32-bit lanes   set1_u32 sub_u32 srl_u32 sll_u32 to_f32 bits_of_f32 f32_of_bits
  *   float32        set1_f32 add_f32 mul_f32 sqrt_f32 flip_sign choose_by_sign
  *                  scale_kept_f32 choose_f32 unless_negative_f32 where_nonzero_f32
@@ -17,8 +19,13 @@
  *   memory         fence
  *
  * andnot(a, b) is a & ~b and clear(a, b, c) is a & ~(b & ~c). even32(a, b) puts, in each 128-bit group, the even 32-bit
- * lanes of a before those of b; lo32, hi32, lo64 and hi64 interleave the lower or upper half of each group. nonzero
- * gives a bit for each of LANES words of 64 bits in memory.
+ * lanes of a before those of b, and odd32 the odd ones; lo32, hi32, lo64 and hi64 interleave the lower or upper half of
+ * each group. stay(&a) computes nothing that needs a before this place, as far as the compiler is concerned.
+ *
+ * lowest_bit gives for each lane the number of its lowest set bit, and anything below 64 where there is none.
+ * append_nonzero(p, first, to, numbers) writes those of LANES words of 64 bits in memory that are not 0, and their
+ * numbers from `first` on, and returns how many those are; it may overwrite LANES of each. are_below(words, which, limit)
+ * gives a bit for each lane j: whether the low half of lane j of words[which[j] mod 4] is below the limit.
  *
  * to_f32 converts signed integers, and the two that follow it reinterpret. flip_sign(a, b) is a with its sign bits
  * xored with b's, whose other bits are 0; choose_by_sign(a, b, c) is a where the upper bit of c is set, else b.
@@ -38,6 +45,7 @@
 #include "philox.inc.h"
 #include "planes.inc.h"
 #include "apply.inc.h"
+#include "draw.inc.h"
 #include "normals.inc.h"
 
 typedef void apply_function(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *operands);
@@ -146,3 +154,9 @@ const fd_kernels CONCAT(kernels, ISA) = {
 #undef CONCAT
 #undef CONCAT_
 #undef ISA
+#undef LANES
+#undef PLANES_AT_ONCE
+#undef WOVEN
+#undef BROADCASTS_FROM_MEMORY
+#undef M0
+#undef M1

@@ -64,8 +64,8 @@ INLINE void draw_unit(const plan *p, const uint64_t lanes[2 * LANES], uint64_t u
     for (int step = 0; step < UNIT_BLOCKS; step += 2 * LANES) {
         const vec first = set1(unit * UNIT_BLOCKS + (uint64_t)step);
         const vec index[PAIR] = {add(load_lanes(lanes), first), add(load_lanes(lanes + LANES), first)};
-        blocks b = counters(p, index, NORMAL_DOMAIN);
-        philox(&b, &p->keys, PHILOX_ROUNDS);
+        blocks b = counters(p, index, NORMAL_DOMAIN, PAIR);
+        philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
         fvec n[4];
         normal_pair(even32(b.w0[0], b.w0[1]), even32(b.w1[0], b.w1[1]), &n[0], &n[1]);
         normal_pair(even32(b.w2[0], b.w2[1]), even32(b.w3[0], b.w3[1]), &n[2], &n[3]);

@@ -11,10 +11,9 @@ enum {
     TILE = 2048,              /* elements drawn at a time: large enough to share the tails' Philox */
     GROUPS = LANES / 2,       /* 128-bit groups of a vector */
     STEP = 2 * LANES * BLOCK, /* elements that one philox() decides, 1 / STEPS of a tile */
-    STEPS = TILE / STEP,
+    STEP_BLOCKS = 2 * LANES,
     PLANES = 8,
     TAIL_DOMAIN = 8,
-    FEW_BLOCKS = 2,
 };
 
 /* What stays the same along a draw. */
@@ -44,15 +43,15 @@ INLINE plan make_plan(const fd_draw *draw)
     return p;
 }
 
-/* The counters of blocks with these indices. */
-INLINE blocks counters(const plan *p, const vec index[PAIR], uint64_t domain)
+/* The counters of blocks with these indices, in `domain` and those that follow it: one for every two chains. */
+INLINE blocks counters(const plan *p, const vec index[PAIR], uint64_t domain, int chains)
 {
     blocks b;
-    for (int j = 0; j < PAIR; ++j) {
-        b.w0[j] = index[j];
-        b.w1[j] = srl32(index[j]);
+    for (int j = 0; j < chains; ++j) {
+        b.w0[j] = index[j % PAIR];
+        b.w1[j] = srl32(index[j % PAIR]);
         b.w2[j] = set1(p->call_low);
-        b.w3[j] = set1(p->call_high + domain);
+        b.w3[j] = set1(p->call_high + domain + (uint64_t)(j / PAIR));
     }
     return b;
 }
@@ -73,21 +72,38 @@ INLINE void first_indices(uint64_t lanes[2 * LANES])
     }
 }
 
-INLINE void compare_plane(comparison *c, const plan *p, const vec index[PAIR], int plane)
+INLINE comparison nothing_compared(const plan *p)
 {
-    blocks b = counters(p, index, (uint64_t)plane);
-    philox(&b, &p->keys, PHILOX_ROUNDS);
-    const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
-    if (p->threshold >> (31 - plane) & 1) {
+    comparison c;
+    for (int r = 0; r < 4; ++r) {
+        c.kept[r] = set1(p->all_dropped ? 0 : ~UINT64_C(0));
+        c.undecided[r] = set1(~UINT64_C(0));
+    }
+    return c;
+}
+
+/* Compare a bit more of some elements. */
+INLINE void compare_bits(vec *kept, vec *undecided, int digit, vec bits)
+{
+    if (digit) {
+        *kept = clear(*kept, *undecided, bits);
+        *undecided = andv(*undecided, bits);
+    } else {
+        *undecided = andnot(*undecided, bits);
+    }
+}
+
+INLINE int digit(const plan *p, int plane) { return p->threshold >> (31 - plane) & 1; }
+
+INLINE void compare_plane(comparison *c, const plan *p, int plane, const vec words[4])
+{
+    if (digit(p, plane)) {
         for (int r = 0; r < 4; ++r) {
-            const vec bits = even32(words[r][0], words[r][1]);
-            c->kept[r] = clear(c->kept[r], c->undecided[r], bits);
-            c->undecided[r] = andv(c->undecided[r], bits);
+            compare_bits(&c->kept[r], &c->undecided[r], 1, words[r]);
         }
     } else {
         for (int r = 0; r < 4; ++r) {
-            const vec bits = even32(words[r][0], words[r][1]);
-            c->undecided[r] = andnot(c->undecided[r], bits);
+            compare_bits(&c->kept[r], &c->undecided[r], 0, words[r]);
         }
     }
 }
@@ -104,95 +120,150 @@ INLINE void store_step(uint8_t *bits, const vec w[4])
     store_bits(bits + 3 * row, hi64(hi01, hi23));
 }
 
-/* The words of 2 * LANES blocks with counters of their own: word r of lane j goes to w[r][j]. */
-INLINE void words_at(const plan *p, const uint64_t index[2 * LANES], const uint64_t high[2 * LANES],
-                     uint64_t w[4][2 * LANES])
+/* For at most LANES blocks, planes stand beside blocks in the lanes: two planes of LANES blocks, or eight of two, are one
+ * Philox of two chains, where a step would draw elements that nobody asked for. Returns how many blocks are drawn. */
+NOINLINE unsigned NAME(draw_few)(const plan *p, const uint64_t lanes[2 * LANES], uint64_t block, unsigned count,
+                                 uint8_t *keep, uint8_t *undecided)
 {
-    blocks b;
-    for (int j = 0; j < PAIR; ++j) {
-        b.w0[j] = load_lanes(index + j * LANES);
-        b.w1[j] = srl32(b.w0[j]);
-        b.w2[j] = set1(p->call_low);
-        b.w3[j] = load_lanes(high + j * LANES);
+    unsigned log = 0;
+    while (count > 1u << log) {
+        ++log;
     }
-    philox(&b, &p->keys, PHILOX_ROUNDS);
-    const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
-    for (int r = 0; r < 4; ++r) {
-        store_lanes(w[r], words[r][0]);
-        store_lanes(w[r] + LANES, words[r][1]);
+    const unsigned few = 1u << log;
+    uint64_t words[(PLANES * LANES + 2 * LANES) * BLOCK / 64];
+    uint64_t index[2 * LANES], plane[2 * LANES];
+    for (int j = 0; j < 2 * LANES; ++j) {
+        index[j] = block + (lanes[j] & (few - 1));
+        plane[j] = p->call_high + (lanes[j] >> log);
     }
+    for (unsigned i = 0; i < (unsigned)p->planes << log; i += 2 * LANES) {
+        blocks b;
+        for (int j = 0; j < PAIR; ++j) {
+            b.w0[j] = load_lanes(index + j * LANES);
+            b.w1[j] = srl32(b.w0[j]);
+            b.w2[j] = set1(p->call_low);
+            b.w3[j] = add(load_lanes(plane + j * LANES), set1(i >> log));
+        }
+        philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS - 1);
+        vec w[4];
+        last_round_in_pairs(&b, 0, &p->keys, w);
+        store_step((uint8_t *)(words + i * (BLOCK / 64)), w);
+    }
+    const unsigned row = few * (BLOCK / 64);
+    for (unsigned i = 0; i < row; i += LANES) {
+        vec kept = set1(p->all_dropped ? 0 : ~UINT64_C(0)), open = set1(~UINT64_C(0));
+        for (int at = 0; at < p->planes; ++at) {
+            compare_bits(&kept, &open, digit(p, at), load_lanes(words + (unsigned)at * row + i));
+        }
+        uint64_t w[2][LANES];
+        store_lanes(w[0], kept);
+        store_lanes(w[1], open);
+        memcpy(keep + 8 * i, w[0], sizeof w[0]);
+        memcpy(undecided + 8 * i, w[1], sizeof w[1]);
+    }
+    return few;
 }
 
-/* For a run within FEW_BLOCKS, planes stand beside blocks in the lanes: eight planes of two blocks are one or a few
- * words_at(), where a step would draw thousands of elements that nobody asked for. */
-INLINE void draw_few(const plan *p, uint64_t block, uint8_t *keep, uint8_t *undecided)
-{
-    uint64_t w[PLANES * FEW_BLOCKS / (2 * LANES)][4][2 * LANES];
-    for (int i = 0; i < p->planes * FEW_BLOCKS; i += 2 * LANES) {
-        uint64_t index[2 * LANES], high[2 * LANES];
-        for (int j = 0; j < 2 * LANES; ++j) {
-            index[j] = block + (uint64_t)((i + j) % FEW_BLOCKS);
-            high[j] = p->call_high + (uint64_t)((i + j) / FEW_BLOCKS);
-        }
-        words_at(p, index, high, w[i / (2 * LANES)]);
-    }
-    memset(undecided, 0, TILE / 8);
-    for (int j = 0; j < FEW_BLOCKS; ++j) {
-        for (int r = 0; r < 4; ++r) {
-            uint32_t kept = p->all_dropped ? 0 : UINT32_MAX, open = UINT32_MAX;
-            for (int plane = 0; plane < p->planes; ++plane) {
-                const int lane = plane * FEW_BLOCKS + j;
-                const uint32_t bits = (uint32_t)w[lane / (2 * LANES)][r][lane % (2 * LANES)];
-                if (p->threshold >> (31 - plane) & 1) {
-                    kept &= ~(open & ~bits);
-                    open &= bits;
-                } else {
-                    open &= ~bits;
-                }
-            }
-            store_le32(keep + 16 * j + 4 * r, kept);
-            store_le32(undecided + 16 * j + 4 * r, open);
-        }
-    }
-}
-
-/* Decide by their tails the elements that eight planes have left undecided, 2 * LANES at a time.
+/* Tails on their way.
  *
- * keep and undecided hold the bits of n elements from `first` on; the answer goes to keep. */
-INLINE void decide_tails(const plan *p, uint64_t first, unsigned n, uint8_t *keep, const uint8_t *undecided)
+ * Listed are words of 64 elements that hold some which eight planes have left undecided, with their numbers. Of up to
+ * MANY words at a time the tails of one element each are drawn, and then those elements are cleared that are dropped.
+ * Nothing here branches on what was drawn as long as that is on its way: no predictor guesses which word in four holds
+ * any, and a wrong guess throws away what a core has begun of the next tile. */
+enum { TAILS = 2 * LANES, MANY = 64, MOST = 2 * MANY + 6 * TILE / 64 };
+
+typedef struct {
+    unsigned head, end;  /* of those that wait */
+    unsigned ripe, next; /* how many of them stand in tiles that are applied, and will when the next tile is */
+    unsigned drawn;
+    uint32_t dropped[MANY / TAILS];
+    uint64_t at[MANY], word[MOST + TAILS], number[MOST + TAILS];
+} tails;
+
+INLINE void clear_tails(tails *t) { t->head = t->end = t->ripe = t->next = t->drawn = 0; }
+
+INLINE int are_waiting(const tails *t) { return t->end > t->head; }
+
+/* List so many words, of which the first has this number. */
+INLINE void list_tails(tails *t, uint64_t first, unsigned words, const uint8_t *undecided)
 {
-    uint64_t index[TILE + 2 * LANES];
-    uint16_t position[TILE];
-    unsigned count = 0;
-    for (unsigned base = 0; base < n; base += 64 * 64) {
-        /* Which words hold any is found without a branch: about one in four does, which no predictor guesses. */
-        uint64_t holds = 0;
-        for (unsigned i = 0; i < 64 && base + 64 * i < n; i += LANES) {
-            holds |= (uint64_t)nonzero(undecided + base / 8 + 8 * i) << i;
+    unsigned end = t->end;
+    for (unsigned i = 0; i < words; i += LANES) {
+        end += append_nonzero(undecided + 8 * i, first + i, t->word + end, t->number + end);
+    }
+    t->end = end;
+}
+
+/* Draw for the first words, `most` of them or as many as there are. A word that holds more elements comes again. */
+NOINLINE void NAME(draw_tails)(const plan *p, tails *t, uint64_t block, unsigned most)
+{
+    const unsigned head = t->head, end = t->end, drawn = end - head < most ? end - head : most;
+    memset(t->word + end, 0, TAILS * sizeof t->word[0]);
+    memset(t->number + end, 0, TAILS * sizeof t->number[0]);
+    for (unsigned i = 0; i < drawn; i += TAILS) {
+        vec index[PAIR], at[PAIR];
+        for (int j = 0; j < PAIR; ++j) {
+            const unsigned from = head + i + (unsigned)j * LANES;
+            at[j] = add(sll64(load_lanes(t->number + from), 6), lowest_bit(load_lanes(t->word + from)));
+            store_lanes(t->at + i + j * LANES, at[j]);
+            index[j] = add(srl64(at[j], 2), set1(block * (BLOCK / 4)));
         }
-        for (; holds != 0; holds &= holds - 1) {
-            const unsigned word = base + 64 * ctz64(holds);
-            for (uint64_t w = load_le64(undecided + word / 8); w != 0; w &= w - 1) {
-                const unsigned at = word + ctz64(w);
-                position[count] = (uint16_t)at;
-                index[count] = (first + at) / 4;
-                ++count;
+        blocks b = counters(p, index, TAIL_DOMAIN, PAIR);
+        philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
+        uint32_t dropped = 0;
+        for (int j = 0; j < PAIR; ++j) {
+            const vec words[4] = {b.w0[j], b.w1[j], b.w2[j], b.w3[j]};
+            dropped |= (uint32_t)are_below(words, at[j], p->threshold << 8) << j * LANES;
+        }
+        t->dropped[i / TAILS] = drawn - i < TAILS ? dropped & ((1u << (drawn - i)) - 1) : dropped;
+    }
+    for (unsigned i = head; i < head + drawn; ++i) {
+        const uint64_t word = t->word[i], number = t->number[i], rest = word & (word - 1);
+        t->word[t->end] = rest;
+        t->number[t->end] = number;
+        t->end += rest != 0;
+    }
+    t->head += drawn;
+    t->drawn = drawn;
+    if (t->end > MOST - MANY - TILE / 64) {
+        memmove(t->word, t->word + t->head, (t->end - t->head) * sizeof t->word[0]);
+        memmove(t->number, t->number + t->head, (t->end - t->head) * sizeof t->number[0]);
+        t->end -= t->head;
+        t->head = 0;
+    }
+}
+
+/* Once a tile: draw when so many wait that no lane is idle. A group at the end of the tile that is applied last waits for
+ * the next one, so the elements of a tile ripen a tile later. */
+INLINE void draw_ripe_tails(const plan *p, tails *t, uint64_t block)
+{
+    if (t->ripe >= MANY) {
+        NAME(draw_tails)(p, t, block, MANY);
+        t->next -= MANY;
+    }
+    t->ripe = t->next;
+    t->next = t->end - t->head;
+}
+
+INLINE void clear_element(uint8_t *y, uint64_t element, unsigned bits)
+{
+    if (bits == 1) {
+        y[element / 8] &= (uint8_t)~(1u << element % 8);
+    } else {
+        memset(y + element * (bits / 8), 0, bits / 8);
+    }
+}
+
+/* Clear what is dropped by the tails that are drawn, in y, where element `first` is the first of n, of `bits` bits. */
+INLINE void drop_by_tails(tails *t, uint64_t first, size_t n, uint8_t *y, unsigned bits)
+{
+    for (unsigned i = 0; i < t->drawn; i += TAILS) {
+        for (uint32_t dropped = t->dropped[i / TAILS]; dropped != 0; dropped &= dropped - 1) {
+            const uint64_t element = t->at[i + ctz64(dropped)] - first;
+            if (element < n) {
+                clear_element(y, element, bits);
             }
         }
     }
-    uint64_t high[2 * LANES];
-    for (unsigned j = 0; j < 2 * LANES; ++j) {
-        index[count + j] = 0;
-        high[j] = p->call_high + TAIL_DOMAIN;
-    }
-    for (unsigned i = 0; i < count; i += 2 * LANES) {
-        uint64_t w[4][2 * LANES];
-        words_at(p, index + i, high, w);
-        const unsigned filled = count - i < 2 * LANES ? count - i : 2 * LANES;
-        for (unsigned j = 0; j < filled; ++j) {
-            const unsigned at = position[i + j];
-            const uint32_t tail = (uint32_t)w[at % 4][j] >> 8;
-            keep[at / 8] &= (uint8_t)~((unsigned)(tail < (p->threshold & 0xFFFFFF)) << at % 8);
-        }
-    }
+    t->drawn = 0;
 }
