@@ -173,14 +173,14 @@ NOINLINE unsigned NAME(draw_few)(const plan *p, const uint64_t lanes[2 * LANES],
 enum { TAILS = 2 * LANES, MANY = 64, MOST = 2 * MANY + 6 * TILE / 64 };
 
 typedef struct {
-    unsigned head, end;  /* of those that wait */
-    unsigned ripe, next; /* how many of them stand in tiles that are applied, and will when the next tile is */
+    unsigned head, end; /* of those that wait */
+    unsigned ripe;      /* how many of them were listed before this tile */
     unsigned drawn;
     uint32_t dropped[MANY / TAILS];
     uint64_t at[MANY], word[MOST + TAILS], number[MOST + TAILS];
 } tails;
 
-INLINE void clear_tails(tails *t) { t->head = t->end = t->ripe = t->next = t->drawn = 0; }
+INLINE void clear_tails(tails *t) { t->head = t->end = t->ripe = t->drawn = 0; }
 
 INLINE int are_waiting(const tails *t) { return t->end > t->head; }
 
@@ -233,16 +233,14 @@ NOINLINE void NAME(draw_tails)(const plan *p, tails *t, uint64_t block, unsigned
     }
 }
 
-/* Once a tile: draw when so many wait that no lane is idle. A group at the end of the tile that is applied last waits for
- * the next one, so the elements of a tile ripen a tile later. */
+/* Once a tile: draw when so many wait that no lane is idle, but none of the tile that has just been drawn. What is drawn
+ * here is cleared a tile later, and by then applied, even the group at its end that needs bits of the tile after it. */
 INLINE void draw_ripe_tails(const plan *p, tails *t, uint64_t block)
 {
     if (t->ripe >= MANY) {
         NAME(draw_tails)(p, t, block, MANY);
-        t->next -= MANY;
     }
-    t->ripe = t->next;
-    t->next = t->end - t->head;
+    t->ripe = t->end - t->head;
 }
 
 INLINE void clear_element(uint8_t *y, uint64_t element, unsigned bits)

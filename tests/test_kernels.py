@@ -682,6 +682,30 @@ def test_every_half_precision_number_in_every_operation(compiled, oracle, dtype,
         np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
+MANY_TILES = 40 * TILE + 77
+
+
+@pytest.mark.parametrize("past_caches", [False, True], ids=["cached", "past-caches"])
+@pytest.mark.parametrize("op", Operation, ids=lambda op: op.name.lower())
+def test_tails_of_many_tiles_meet_the_reference(compiled, oracle, dtype, op, past_caches):
+    """Enough of them for several batches, of which all but the last are full and are settled behind the elements."""
+    work = {"op": op, "period": 33, "shifts": (0, 3, 1, 0), "out": "new", "wild": "x", "seed": 5}
+    work |= {"numbers": {"scale": 1.25, "shift": 0.3, "fill": -1.1}, "past_caches": past_caches}
+    for start, threshold in ((0, TENTH), (77, TENTH), (2**34 - 1000, round(0.7 * 2**32) | 1)):
+        how = {"key": 3, "call": 1, "threshold": threshold, "offset": start}
+        assert_meets(oracle, compiled, dtype, work, 0, MANY_TILES, **how)
+
+
+def test_masks_of_many_tiles_meet_the_reference(compiled, oracle):
+    for start, threshold in itertools.product((0, 77, 2**34 - 1000), (TENTH, 3 << 20, (1 << 32) - 12345)):
+        expected, keep = np.empty(MANY_TILES, np.bool_), np.empty(MANY_TILES, np.bool_)
+        oracle.keep(expected, 0, MANY_TILES, 3, 1, threshold, start)
+        compiled.keep(keep, 0, MANY_TILES, 3, 1, threshold, start)
+        np.testing.assert_array_equal(keep, expected)
+        bits = compiled.keep_bits(MANY_TILES, 3, 1, threshold, start)
+        np.testing.assert_array_equal(bits, np.packbits(expected, bitorder="little"))
+
+
 @pytest.mark.parametrize(("threshold", "kept"), [(0, 10**5), (1, 10**5), (2**32 - 1, 0), (2**32, 0)])
 def test_thresholds_at_the_ends_keep_all_or_nothing(implementation, threshold, kept):
     """At 0 nothing is below and at 2**32 everything is. One short of either, 2**-32 of the elements are not."""
