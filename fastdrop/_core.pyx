@@ -645,7 +645,7 @@ cdef class PlainCalls:
             for array in (x, y, other):  # by a lock or a capsule of somebody's own
                 if array is not None and cnp.PyArray_SIZE(<cnp.ndarray>array) != n:
                     raise ValueError((cnp.PyArray_SIZE(<cnp.ndarray>array), n))
-        if job.map.ndim > 0:
+        if job.map.ndim > 0 and job.map.bytes > 0:
             running.keep_bits(&job.draw, 0, <size_t>job.map.bytes, bits)
             job.map.bits = bits
             job.map.bytes = (job.map.bytes + 7) // 8
@@ -665,9 +665,9 @@ cdef class PlainCalls:
         return y, mask
 
     cdef tuple place_decisions(self, fd_index_map *map, tuple shape, noise_shape):
-        """Fill the map for a noise_shape, with the number of decisions in place of their bytes, and return the strides.
+        """Fill the map for a noise_shape, with the number of decisions to draw at once in place of their bytes.
 
-        None where there are more decisions than a plain call draws, or the lengths are not plain.
+        Returns the strides; None where there are more decisions than a plain call draws, or the lengths are not plain.
         """
         if type(noise_shape) is not tuple:
             return None

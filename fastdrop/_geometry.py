@@ -47,8 +47,11 @@ def dims_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
 
 @functools.lru_cache
 def shared_span(dims: tuple[tuple[int, int], ...]) -> int:
-    """How many decisions to draw once for the time of a call, because elements share them; 0 where they do not."""
-    if all(stride != 0 for _, stride in dims):
+    """How many decisions to draw once for the time of a call, because elements share them; 0 where that is no gain.
+
+    It is none where they do not, nor where those that share one follow each other: that is drawn on the way.
+    """
+    if all(stride != 0 for _, stride in dims) or (len(dims) == 2 and dims[0][1] == 1):
         return 0
     return 1 + sum((n - 1) * stride for n, stride in dims)
 

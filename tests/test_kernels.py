@@ -488,6 +488,58 @@ def test_strided_places_in_the_stream(
     np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
+@pytest.mark.parametrize("given_bits", [False, True], ids=["drawn", "given"])
+def test_decisions_that_are_repeated_any_number_of_times(compiled, oracle, given_bits):
+    """Words of repeated bits, for whatever lengths they hold whole runs; any element may be the first or the last."""
+    offset = 77 if given_bits else 2**32 - 777
+    decisions = np.empty(9000, np.bool_)
+    oracle.keep(decisions, 0, 9000, 3, 1, TENTH, offset)
+    bits = np.packbits(np.concatenate([np.ones(77, np.bool_), decisions]), bitorder="little") if given_bits else None
+    for length in (*range(1, 67), 100, 127, 128, 600, 1023, 1024, 1500):
+        runs = min(9000, 30_000 // length)
+        n = runs * length
+        expected = np.repeat(decisions[:runs], length)
+        x = np.arange(1, n + 1, dtype=np.float32)
+        for start, stop in (
+            (0, n),
+            (1, n - 1),
+            (length // 2, n),
+            (length, n - length),
+            (3 * length + 1, 3 * length + 2),
+        ):
+            how = {"key": 3, "call": 1, "threshold": TENTH, "offset": offset, "dims": ((runs, 1), (length, 0))}
+            y = Guarded(n, np.float32, 3)
+            compiled.apply(x, y.array, start, stop, **how, bits=bits, scale=2.0)
+            np.testing.assert_array_equal(y.array[start:stop], np.where(expected, x * 2, 0)[start:stop])
+            assert np.array_equal(y.memory[: y.before + 4 * start], y.original[: y.before + 4 * start])
+            assert np.array_equal(y.memory[y.before + 4 * stop :], y.original[y.before + 4 * stop :])
+            keep = Guarded(n, np.uint8, 1)
+            compiled.keep(keep.array.view(np.bool_), start, stop, **how, bits=bits)
+            np.testing.assert_array_equal(keep.array[start:stop], expected[start:stop])
+            assert np.array_equal(keep.memory[: keep.before + start], keep.original[: keep.before + start])
+            assert np.array_equal(keep.memory[keep.before + stop :], keep.original[keep.before + stop :])
+
+
+@pytest.mark.parametrize(
+    "dims", [((50, 7), (9, 1), (13, 0)), ((40, 300), (30, 0), (33, 1)), ((3, 5000), (40, 0), (7, 3))]
+)
+def test_shared_decisions_in_an_outer_dimension_too(implementation, oracle, dims):
+    """Runs and rows that are repeated, few at a time and again in another place."""
+    n = int(np.prod([length for length, _ in dims]))
+    index = sum(c * stride for c, (_, stride) in zip(np.indices([m for m, _ in dims]), dims, strict=True)).reshape(-1)
+    drawn = np.empty(int(index.max()) + 1, np.bool_)
+    oracle.keep(drawn, 0, drawn.size, 3, 1, TENTH, 2**40 + 3)
+    bits = np.packbits(drawn, bitorder="little")
+    for start, stop in ((0, n), (1, n - 1), (n // 3, min(n, n // 3 + 1500)), (n - 1, n)):
+        for given_bits, offset in ((None, 2**40 + 3), (bits, 0)):
+            keep = np.empty(n, np.bool_)
+            implementation.keep(keep, start, stop, 3, 1, TENTH, offset, dims, given_bits)
+            np.testing.assert_array_equal(keep[start:stop], drawn[index][start:stop])
+            y = np.empty(n, np.float16)
+            implementation.apply(np.ones_like(y), y, start, stop, 3, 1, TENTH, 2.0, offset, dims, given_bits)
+            np.testing.assert_array_equal(y[start:stop], drawn[index][start:stop] * 2)
+
+
 @given(dims=placings(), offset=st.integers(0, 30), seed=st.integers(0, 100))
 def test_given_bits_are_brought_into_the_order_of_the_array(implementation, dims, offset, seed):
     shape = [length for length, _ in dims]
