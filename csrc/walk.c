@@ -13,10 +13,13 @@
 #include "runs.h"
 
 enum {
-    LONG = 1024,        /* elements of a run that is a piece by itself */
-    ENOUGH = 1024,      /* elements for which a way of their own pays */
-    PART = 8192,        /* elements whose bits are collected at a time */
-    DRAWN = PART + 128, /* decisions that are drawn at a time, to be repeated */
+    LONG = 1024,          /* elements of a run that is a piece by itself */
+    ENOUGH = 1024,        /* elements for which a way of their own pays */
+    PART = 8192,          /* elements whose bits are collected at a time */
+    BLOCK = 128,          /* elements that the generator decides at a time */
+    DRAWN = PART + BLOCK, /* decisions that are drawn at a time, to be repeated */
+    FAR = 48,             /* from one element to the next where each is drawn by itself */
+    AT_ONCE = 128,        /* of those */
 };
 
 static const size_t sizes[FD_NUM_DTYPES] = {[FD_F16] = 2, [FD_BF16] = 2, [FD_F32] = 4, [FD_F64] = 8};
@@ -91,29 +94,104 @@ static size_t collect_given(const fd_index_map *map, cursor *c, size_t n, uint8_
     return done;
 }
 
-static size_t collect_drawn(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+/* Elements that lie so far apart that each has a block of its own, or nearly so: drawn one by one. */
+static size_t collect_scattered(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
 {
-    size_t done = 0;
+    uint64_t index[AT_ONCE];
+    for (size_t done = 0; done < n; done += AT_ONCE) {
+        const size_t some = least(n - done, AT_ONCE);
+        for (size_t i = 0; i < some;) {
+            const run r = next_run(&job->map, c, some - i);
+            for (size_t j = 0; j < r.n; ++j) {
+                index[i++] = (uint64_t)(r.index + (int64_t)j * r.stride);
+            }
+            advance(&job->map, c, r.n);
+        }
+        job->kernels->keep_at(&job->draw, index, some, bits + done / 8);
+    }
+    return n;
+}
+
+/* Runs each of which repeats one decision. */
+static size_t collect_shared(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    uint64_t index[64];
+    size_t length[64], done = 0;
     while (done < n) {
-        uint8_t drawn[LONG / 8];
-        run r = next_run(&job->map, c, n - done);
-        if (r.stride == 0) {
+        size_t runs = 0, taken = done;
+        for (; runs < 64 && taken < n; ++runs) {
+            const run r = next_run(&job->map, c, n - taken);
             if (r.n >= LONG) {
                 break;
             }
-            put_same(bits, done, is_kept(job, r.index), r.n);
-        } else {
-            if (r.n >= LONG && r.stride == 1) {
-                break;
-            }
-            r.n = r.stride == 1 ? r.n : 1;
-            job->kernels->keep_bits(&job->draw, (uint64_t)r.index, r.n, drawn);
-            put_bits(bits, done, (bit_string){drawn, sizeof drawn}, 0, r.n);
+            index[runs] = (uint64_t)r.index;
+            length[runs] = r.n;
+            taken += r.n;
+            advance(&job->map, c, r.n);
         }
-        advance(&job->map, c, r.n);
-        done += r.n;
+        if (runs == 0) {
+            break;
+        }
+        uint8_t kept[8];
+        job->kernels->keep_at(&job->draw, index, runs, kept);
+        for (size_t i = 0; i < runs; ++i) {
+            put_same(bits, done, bit_at((bit_string){kept, sizeof kept}, i), length[i]);
+            done += length[i];
+        }
     }
     return done;
+}
+
+/* Short rows, and elements near each other: the blocks that they lie in are drawn together, and each once where it
+ * serves one row after the other. They are as many elements as so many blocks hold, or n. */
+static size_t collect_rows(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    uint64_t block[AT_ONCE / 2];
+    enum { BLOCKS = AT_ONCE / 2, ROWS = 2 * BLOCKS };
+    run rows[ROWS];
+    uint8_t drawn[BLOCKS * BLOCK / 8];
+    size_t done = 0;
+    for (int is_full = 0; !is_full && done < n;) {
+        size_t blocks = 0, num_rows = 0, taken = done;
+        while (taken < n && num_rows < ROWS) {
+            run r = next_run(&job->map, c, n - taken);
+            if (r.stride == 1 && r.n >= LONG) {
+                is_full = 1;
+                break;
+            }
+            const int64_t step = r.stride < 0 ? -r.stride : r.stride;
+            r.n = least(r.n, (size_t)((BLOCKS - 2) * BLOCK / step));
+            const int64_t across = (int64_t)(r.n - 1) * r.stride;
+            const uint64_t low = (uint64_t)(r.index + (across < 0 ? across : 0)) / BLOCK;
+            const uint64_t high = (uint64_t)(r.index + (across > 0 ? across : 0)) / BLOCK;
+            const size_t first = blocks > 0 && block[blocks - 1] == low ? blocks - 1 : blocks;
+            if (first + (size_t)(high - low) >= BLOCKS) {
+                is_full = taken >= ENOUGH;
+                break;
+            }
+            blocks = first;
+            for (uint64_t b = low; b <= high; ++b) {
+                block[blocks++] = b;
+            }
+            rows[num_rows++] = (run){r.index - (int64_t)(low - first) * BLOCK, r.stride, r.n};
+            taken += r.n;
+            advance(&job->map, c, r.n);
+        }
+        job->kernels->keep_blocks(&job->draw, block, blocks, drawn);
+        for (size_t i = 0; i < num_rows; ++i) {
+            put_run(bits, done, (bit_string){drawn, sizeof drawn}, rows[i]);
+            done += rows[i].n;
+        }
+    }
+    return done;
+}
+
+static size_t collect_drawn(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    const int64_t stride = next_run(&job->map, c, n).stride;
+    return stride == 0                       ? collect_shared(job, c, n, bits)
+           : stride >= FAR || stride <= -FAR ? collect_scattered(job, c, n, bits)
+                                             : collect_rows(job, c, n, bits);
 }
 
 static size_t collect(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
@@ -157,7 +235,7 @@ static bit_string decisions(walk *w, int64_t index, size_t n, size_t more, size_
     }
     if (index < w->first_drawn || (size_t)(index - w->first_drawn) + n > w->num_drawn) {
         w->first_drawn = index;
-        w->num_drawn = least(more, DRAWN - (size_t)index % 128);
+        w->num_drawn = least(more, DRAWN - (size_t)index % BLOCK);
         job->kernels->keep_bits(&job->draw, (uint64_t)index, w->num_drawn, w->drawn);
     }
     *first = (size_t)(index - w->first_drawn);
