@@ -92,7 +92,7 @@ cdef extern from "fastdrop.h" nogil:
     void fd_walk(const fd_job *, int64_t, size_t, const fd_operands *) noexcept
     void fd_walk_keep(const fd_job *, int64_t, size_t, uint8_t *) noexcept
     int FD_BITS_SLACK
-    void fd_order_bits(const fd_index_map *, size_t, uint8_t *) noexcept
+    void fd_order_bits(const fd_kernels *, const fd_index_map *, size_t, uint8_t *) noexcept
     const fd_kernels *fd_built(size_t i)
     int fd_supported(size_t i)
 
@@ -348,7 +348,7 @@ cdef class MaskState:
     cpdef _place(self, tuple shape, strides, int64_t offset, key, call):
         """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
         self.shape = shape
-        self.strides = None if strides is None or strides == own_strides(shape) else strides
+        self.strides = None if strides is None or are_own(strides, shape) else strides
         self._offset = offset
         self.is_drawn = key is not None
         if self.is_drawn:
@@ -396,6 +396,15 @@ cdef class DropoutState(MaskState):
     cdef bint draws_in_order(self) noexcept:
         """Whether to apply it is to draw for elements in order, and to change them."""
         return self.strides is None and self._bits is None and (self.rate != 0.0 or self.scale != 1.0)
+
+
+cdef bint are_own(tuple strides, tuple shape):
+    """Whether these are the same as own_strides(), but for axes along which there is nowhere to go."""
+    cdef object length, given, own
+    for length, given, own in zip(shape, strides, own_strides(shape)):
+        if given != own and length != 1:
+            return False
+    return len(strides) == len(shape)
 
 
 cdef tuple own_strides(tuple shape):
@@ -787,7 +796,7 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap in
     """Take over a draw and an index map for an array of so many elements, of which there is one at least."""
     cdef const uint8_t[::1] view
     cdef int d
-    cdef int64_t left = size, last = index_map.offset, most = INT64_MAX
+    cdef int64_t left = size, first = index_map.offset, last = index_map.offset, most = INT64_MAX, step
     cdef tuple dims = index_map.dims
     job.kernels = kernels
     job.draw = draw.draw
@@ -809,12 +818,17 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap in
             raise ValueError(dims)
         fill_dims(&job.map, dims)
         for d in range(job.map.ndim):
-            if job.map.shape[d] < 1 or job.map.stride[d] < 0 or left % job.map.shape[d] != 0:
+            if job.map.shape[d] < 1 or left % job.map.shape[d] != 0:
                 raise ValueError((dims, size))
             left //= job.map.shape[d]
-            if job.map.shape[d] > 1 and job.map.stride[d] > (most - last) // (job.map.shape[d] - 1):
-                raise ValueError((job.map.offset, dims, most))
-            last += (job.map.shape[d] - 1) * job.map.stride[d]
+            if job.map.shape[d] > 1:
+                step = job.map.stride[d]
+                if step > (most - last) // (job.map.shape[d] - 1) or step < -(first // (job.map.shape[d] - 1)):
+                    raise ValueError((job.map.offset, dims, most))
+                if step > 0:
+                    last += (job.map.shape[d] - 1) * step
+                else:
+                    first += (job.map.shape[d] - 1) * step
         if left != 1:
             raise ValueError((dims, size))
     if index_map.bits is not None:
@@ -1100,7 +1114,7 @@ cdef class Kernels:
         fill_job(&job, self.kernels, Draw(), index_map, n)
         bits = cnp.PyArray_ZEROS(1, &length, cnp.NPY_UINT8, 0)
         with nogil:
-            fd_order_bits(&job.map, <size_t>n, <uint8_t *>cnp.PyArray_DATA(bits))
+            fd_order_bits(self.kernels, &job.map, <size_t>n, <uint8_t *>cnp.PyArray_DATA(bits))
         return bits[:length - FD_BITS_SLACK]
 
 
