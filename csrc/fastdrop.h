@@ -102,9 +102,6 @@ typedef struct fd_kernels {
     /* The keep bits of n elements anywhere, unused bits of the last byte 0. */
     void (*keep_at)(const fd_draw *draw, const uint64_t *index, size_t n, uint8_t *bits);
 
-    /* Bit j of word i becomes bit i of word j. */
-    void (*transpose)(const uint64_t square[64], uint64_t transposed[64]);
-
     /* Draw for the elements start .. start+n-1, and do the operation with them. */
     void (*draw[FD_NUM_OPS][FD_NUM_DTYPES])(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *operands);
 
@@ -153,6 +150,6 @@ enum { FD_BITS_SLACK = 9 };
 
 /* Write the given keep bits of all n elements of a map in the order of the array, unused bits of the last byte 0.
  * `ordered` has room for them and for FD_BITS_SLACK bytes more, which are overwritten too, and holds 0. */
-void fd_order_bits(const fd_kernels *kernels, const fd_index_map *map, size_t n, uint8_t *ordered);
+void fd_order_bits(const fd_index_map *map, size_t n, uint8_t *ordered);
 
 #endif

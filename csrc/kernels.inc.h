@@ -38,7 +38,6 @@
 #include "philox.inc.h"
 #include "planes.inc.h"
 #include "gather.inc.h"
-#include "transpose.inc.h"
 #include "apply.inc.h"
 #include "normals.inc.h"
 
@@ -114,7 +113,6 @@ const fd_kernels CONCAT(kernels, ISA) = {
     .keep_bools = NAME(keep_bools),
     .keep_blocks = NAME(keep_blocks),
     .keep_at = NAME(keep_at),
-    .transpose = NAME(transpose),
     .draw = {
         [FD_DROPOUT] = ROW(dropout),
         [FD_DROPOUT_ADD] = ROW(dropout_add),

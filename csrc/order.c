@@ -12,6 +12,30 @@
 
 enum { SIDE = 64, FLAT = 8 };
 
+/* Exchange the upper bits of each `half` of a word with the lower bits of the word that many places on. */
+INLINE void exchange(uint64_t a[SIDE], unsigned half, uint64_t mask)
+{
+    for (unsigned top = 0; top < SIDE; top += 2 * half) {
+        for (unsigned i = top; i < top + half; ++i) {
+            const uint64_t differ = (a[i] >> half ^ a[i + half]) & mask;
+            a[i] ^= differ << half;
+            a[i + half] ^= differ;
+        }
+    }
+}
+
+/* Transpose a square: bit j of word i becomes bit i of word j. Halves, quarters and so on change places, as in
+ * H. S. Warren, "Hacker's Delight", section 7-3. Each step is a call with constants, of which compilers make vectors. */
+static void transpose(uint64_t a[SIDE])
+{
+    exchange(a, 32, UINT64_C(0x00000000FFFFFFFF));
+    exchange(a, 16, UINT64_C(0x0000FFFF0000FFFF));
+    exchange(a, 8, UINT64_C(0x00FF00FF00FF00FF));
+    exchange(a, 4, UINT64_C(0x0F0F0F0F0F0F0F0F));
+    exchange(a, 2, UINT64_C(0x3333333333333333));
+    exchange(a, 1, UINT64_C(0x5555555555555555));
+}
+
 /* Set those bits of a string, from bit `at` on, that are set in a word. */
 INLINE void or_bits(uint8_t *to, size_t at, uint64_t word)
 {
@@ -103,29 +127,29 @@ INLINE void load_square(uint64_t square[SIDE], const plane *p, size_t row, size_
     }
 }
 
-static void transpose_plane(const fd_kernels *kernels, const plane *p)
+static void transpose_plane(const plane *p)
 {
     const int is_in_bytes = (p->at | p->apart) % 8 == 0;
     for (size_t row = 0; row < p->rows; row += SIDE) {
         const size_t height = p->rows - row < SIDE ? p->rows - row : SIDE;
         for (size_t column = 0; column < p->columns; column += SIDE) {
             const size_t width = p->columns - column < SIDE ? p->columns - column : SIDE;
-            uint64_t square[SIDE], transposed[SIDE];
+            uint64_t square[SIDE];
             load_square(square, p, row, column, height, width);
-            kernels->transpose(square, transposed);
+            transpose(square);
             size_t at = p->at + column * p->apart + row;
             for (size_t j = 0; j < width; ++j, at += p->apart) {
                 if (is_in_bytes && height == SIDE) {
-                    store_le64(p->to + at / 8, transposed[j]);
+                    store_le64(p->to + at / 8, square[j]);
                 } else {
-                    or_bits(p->to, at, transposed[j]);
+                    or_bits(p->to, at, square[j]);
                 }
             }
         }
     }
 }
 
-void fd_order_bits(const fd_kernels *kernels, const fd_index_map *map, size_t n, uint8_t *ordered)
+void fd_order_bits(const fd_index_map *map, size_t n, uint8_t *ordered)
 {
     const int cross = crossing(map);
     if (cross < 0) {
@@ -176,7 +200,7 @@ void fd_order_bits(const fd_kernels *kernels, const fd_index_map *map, size_t n,
         if (p.rows <= FLAT) {
             transpose_flat(&p);
         } else {
-            transpose_plane(kernels, &p);
+            transpose_plane(&p);
         }
     }
 }

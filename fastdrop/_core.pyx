@@ -92,7 +92,7 @@ cdef extern from "fastdrop.h" nogil:
     void fd_walk(const fd_job *, int64_t, size_t, const fd_operands *) noexcept
     void fd_walk_keep(const fd_job *, int64_t, size_t, uint8_t *) noexcept
     int FD_BITS_SLACK
-    void fd_order_bits(const fd_kernels *, const fd_index_map *, size_t, uint8_t *) noexcept
+    void fd_order_bits(const fd_index_map *, size_t, uint8_t *) noexcept
     const fd_kernels *fd_built(size_t i)
     int fd_supported(size_t i)
 
@@ -1114,7 +1114,7 @@ cdef class Kernels:
         fill_job(&job, self.kernels, Draw(), index_map, n)
         bits = cnp.PyArray_ZEROS(1, &length, cnp.NPY_UINT8, 0)
         with nogil:
-            fd_order_bits(self.kernels, &job.map, <size_t>n, <uint8_t *>cnp.PyArray_DATA(bits))
+            fd_order_bits(&job.map, <size_t>n, <uint8_t *>cnp.PyArray_DATA(bits))
         return bits[:length - FD_BITS_SLACK]
 
 

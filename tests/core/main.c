@@ -422,7 +422,7 @@ static void draw_mask(const fd_kernels *k, const request *r)
     } else if (r->kind == ORDER) {
         const fd_job job = job_of(k, r, bits);
         memset(y.data, 0, y.bytes);
-        fd_order_bits(k, &job.map, r->n, y.data);
+        fd_order_bits(&job.map, r->n, y.data);
     } else {
         (r->kind == BITS ? k->keep_bits : k->keep_bools)(&r->draw, r->first, r->n, y.data);
     }
