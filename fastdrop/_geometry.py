@@ -116,6 +116,16 @@ def place_of(dims: tuple[tuple[int, int], ...], offset: int) -> Place:
     return Place(offset, dims, span, first, crossed, ordered)
 
 
+@functools.lru_cache(maxsize=1024)
+def walked_dims(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
+    """The dims of a part of a mask, where its decisions need not be held or brought into another order; else None."""
+    dims = dims_of(shape, strides)
+    if dims is None:
+        return ((math.prod(shape), 1),)
+    place = place_of(dims, 0)
+    return dims if place.span == 0 and place.crossed is None else None
+
+
 @functools.lru_cache
 def strides_along(shape: tuple[int, ...], dims: Dims) -> tuple[int, ...]:
     """Steps in the stream along each axis of an array, of the fewest dimensions that say the same."""

@@ -366,7 +366,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
 
     # What a mask is for
 
-    @_backend.plain_apply
+    @_backend.plain_apply(_geometry.walked_dims)
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Drop and scale the elements of an array by this mask: the forward pass again, or the backward pass.
 
@@ -384,7 +384,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
         """
         return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
-    @_backend.plain_apply
+    @_backend.plain_apply(_geometry.walked_dims)
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x, of the gradient with respect to the result: the same as ``apply``.
 
