@@ -34,7 +34,6 @@ INLINE uint64_t word_at(bit_string from, size_t first)
         memcpy(bytes, p, left);
         p = bytes;
     }
-    /* In two steps, because a shift by 64 is none. */
     return load_le64(p) >> skipped | (uint64_t)p[8] << 1 << (63 - skipped);
 }
 
@@ -56,8 +55,29 @@ INLINE void put_word(uint8_t *to, size_t at, uint64_t word, size_t n)
 /* Put n bits at bit `at`, from bit `first` of another string on. */
 INLINE void put_bits(uint8_t *to, size_t at, bit_string from, size_t first, size_t n)
 {
-    for (size_t done = 0; done < n; done += 64) {
-        put_word(to, at + done, word_at(from, first + done), n - done < 64 ? n - done : 64);
+    const unsigned odd = (unsigned)(at % 8);
+    uint8_t *p = to + at / 8;
+    uint64_t before = *p & ((1u << odd) - 1);
+    const unsigned skipped = (unsigned)(first % 8);
+    const uint8_t *q = from.bytes + first / 8;
+    for (; n >= 64 && first + 128 <= 8 * from.size; n -= 64, first += 64, p += 8, q += 8) {
+        const uint64_t word = load_le64(q) >> skipped | (uint64_t)q[8] << 1 << (63 - skipped);
+        store_le64(p, before | word << odd);
+        before = word >> 1 >> (63 - odd); /* in two steps, because a shift by 64 is none */
+    }
+    for (; n >= 64; n -= 64, first += 64, p += 8) {
+        const uint64_t word = word_at(from, first);
+        store_le64(p, before | word << odd);
+        before = word >> 1 >> (63 - odd);
+    }
+    if (n > 0) {
+        const uint64_t word = word_at(from, first);
+        store_le64(p, before | word << odd);
+        if (odd + n > 64) {
+            p[8] = (uint8_t)(word >> (64 - odd));
+        }
+    } else if (odd > 0) {
+        *p = (uint8_t)before;
     }
 }
 

@@ -19,7 +19,9 @@ enum {
     BLOCK = 128,          /* elements that the generator decides at a time */
     DRAWN = PART + BLOCK, /* decisions that are drawn at a time, to be repeated */
     FAR = 48,             /* from one element to the next where each is drawn by itself */
-    AT_ONCE = 128,        /* of those */
+    AT_ONCE = 256,        /* of those */
+    BLOCKS = 64,          /* that are drawn at a time for rows */
+    ROWS = 128,
 };
 
 static const size_t sizes[FD_NUM_DTYPES] = {[FD_F16] = 2, [FD_BF16] = 2, [FD_F32] = 4, [FD_F64] = 8};
@@ -146,14 +148,13 @@ static size_t collect_shared(const fd_job *job, cursor *c, size_t n, uint8_t *bi
  * serves one row after the other. They are as many elements as so many blocks hold, or n. */
 static size_t collect_rows(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
 {
-    uint64_t block[AT_ONCE / 2];
-    enum { BLOCKS = AT_ONCE / 2, ROWS = 2 * BLOCKS };
+    uint64_t block[BLOCKS];
     run rows[ROWS];
     uint8_t drawn[BLOCKS * BLOCK / 8];
     size_t done = 0;
     for (int is_full = 0; !is_full && done < n;) {
         size_t blocks = 0, num_rows = 0, taken = done;
-        while (taken < n && num_rows < ROWS) {
+        while (!is_full && taken < n && num_rows < ROWS) {
             run r = next_run(&job->map, c, n - taken);
             if (r.stride == 1 && r.n >= LONG) {
                 is_full = 1;
@@ -163,11 +164,17 @@ static size_t collect_rows(const fd_job *job, cursor *c, size_t n, uint8_t *bits
             r.n = least(r.n, (size_t)((BLOCKS - 2) * BLOCK / step));
             const int64_t across = (int64_t)(r.n - 1) * r.stride;
             const uint64_t low = (uint64_t)(r.index + (across < 0 ? across : 0)) / BLOCK;
-            const uint64_t high = (uint64_t)(r.index + (across > 0 ? across : 0)) / BLOCK;
+            uint64_t high = (uint64_t)(r.index + (across > 0 ? across : 0)) / BLOCK;
             const size_t first = blocks > 0 && block[blocks - 1] == low ? blocks - 1 : blocks;
             if (first + (size_t)(high - low) >= BLOCKS) {
+                /* What there is room for, up to an element with which the next piece is as well aligned in memory. */
+                const size_t room = (BLOCKS - first) * BLOCK - (size_t)(r.index % BLOCK), odd = (taken + room) % 64;
                 is_full = taken >= ENOUGH;
-                break;
+                if (!is_full || r.stride != 1 || first == BLOCKS || room <= odd) {
+                    break;
+                }
+                r.n = room - odd;
+                high = (uint64_t)(r.index + (int64_t)r.n - 1) / BLOCK;
             }
             blocks = first;
             for (uint64_t b = low; b <= high; ++b) {
