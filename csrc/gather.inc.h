@@ -79,7 +79,7 @@ static void NAME(keep_blocks)(const fd_draw *draw, const uint64_t *block, size_t
     first_indices(lanes);
     for (size_t done = 0; done < n; done += BATCH) {
         const unsigned some = (unsigned)(n - done < BATCH ? n - done : BATCH);
-        uint8_t keep[BATCH * BLOCK / 8], undecided[BATCH * BLOCK / 8];
+        uint8_t keep[BATCH * BLOCK / 8] = {0}, undecided[BATCH * BLOCK / 8];
         for (unsigned i = 0; i < some; i += 2 * LANES) {
             uint64_t own[2 * LANES];
             for (unsigned j = 0; j < 2 * LANES; ++j) {

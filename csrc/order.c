@@ -173,7 +173,7 @@ void fd_order_bits(const fd_index_map *map, size_t n, uint8_t *ordered)
                .rows = (size_t)map->shape[last],
                .columns = (size_t)map->shape[cross],
                .to = ordered};
-    size_t step[FD_MAX_DIMS], length = 1, steps[FD_MAX_DIMS] = {0};
+    size_t step[FD_MAX_DIMS] = {0}, length = 1, steps[FD_MAX_DIMS] = {0};
     for (int d = last; d >= 0; --d) {
         step[d] = length;
         length *= (size_t)map->shape[d];

@@ -9,9 +9,7 @@ from typing import Any, SupportsIndex, TypeAlias
 
 from fastdrop import _arguments
 
-Index: TypeAlias = (
-    SupportsIndex | slice | EllipsisType | None | tuple[SupportsIndex | slice | EllipsisType | None, ...]
-)
+Index: TypeAlias = SupportsIndex | slice | EllipsisType | tuple[SupportsIndex | slice | EllipsisType | None, ...] | None
 
 
 def part(
@@ -46,7 +44,7 @@ def _filled(shape: list[int], strides: list[int | None]) -> tuple[int, ...]:
 
 
 def axes_of(axes: tuple[Any, ...], ndim: int) -> tuple[int, ...]:
-    """The axes of a mask in a new order, as ``transpose`` takes them: one by one, in a tuple, or none for the reverse."""
+    """The axes of a mask in a new order, as ``transpose`` takes them: each by itself, or all in a sequence, or none."""
     given = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))) else axes
     if given is None or (given == () and len(axes) == 0):
         return tuple(reversed(range(ndim)))

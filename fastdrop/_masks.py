@@ -105,7 +105,7 @@ class _Mask(_backend.MaskState):
         return True  # there is a mask, of whatever length
 
     @property
-    def T(self) -> Self:  # noqa: N802
+    def T(self) -> Self:
         """The mask of the transposed array ``x.T``: all axes in reverse order."""
         return self.transpose()
 
@@ -203,8 +203,8 @@ class DropoutMask(_backend.DropoutState, _Mask):
     """The mask of one draw, without its memory: a recipe of a few numbers, carried out when needed.
 
     Applied again it gives the same zeros at the same places, so it is what a backward pass needs, and a part of it
-    (``mask[2:4]``) is what a chunk or a shard of the array needs. Slices, also with steps, ``mask.T`` and ``mask[None]``
-    are masks of the same views of the array. It is immutable, hashable and small to pickle.
+    (``mask[2:4]``) is what a chunk or a shard of the array needs. Slices with steps, ``mask.T`` and ``mask[None]`` are
+    masks of the same views of the array. It is immutable, hashable and small to pickle.
 
     Parameters
     ----------
@@ -717,7 +717,7 @@ def check_places(shape: tuple[int, ...], strides: Any, offset: Any) -> None:
     first, last = _geometry.first_and_last(shape, given, offset) if is_one_each and 0 not in shape else (offset, offset)
     if not is_one_each or offset < 0 or first < 0:
         raise ValueError(
-            f"a mask's state must have an offset and, for each length of {shape}, a stride, with all elements from 0 on, "
+            f"a mask's state must have an offset and, for each length of {shape}, a stride, with elements from 0 on, "
             f"got {offset} and {strides}"
         )
     if max(offset, last, *map(abs, given)) >= 1 << 63:

@@ -432,7 +432,8 @@ def placings(draw):
     lengths = [draw(st.integers(1, limit)) for _ in range(ndim)]
     if draw(st.booleans()):
         lengths[-1] = draw(st.sampled_from([1, 31, 32, 33, 127, 128, 129, 600]))
-    strides = [draw(st.sampled_from([0, 1, 2, 3, 31, 128, 129, 700])) for _ in range(ndim)]
+    steps = st.sampled_from([0, 1, 2, 3, 31, 47, 48, 128, 129, 700, -1, -2, -31, -48, -129])
+    strides = [draw(steps) for _ in range(ndim)]
     if draw(st.booleans()):
         strides[-1] = 1
     return tuple(zip(lengths, strides, strict=True))
@@ -453,6 +454,8 @@ def test_strided_places_in_the_stream(
     shape = [length for length, _ in dims]
     n = int(np.prod(shape))
     index = sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    before = -int(index.min())
+    index += before
     span = int(index.max()) + 1
     drawn = np.empty(span, np.bool_)
     oracle.keep(drawn, 0, span, key, 1, threshold, offset)
@@ -461,6 +464,7 @@ def test_strided_places_in_the_stream(
     if given_bits:
         offset = offset % 29
         bits = np.packbits(np.concatenate([np.ones(offset, np.bool_), drawn]), bitorder="little")
+    first, offset = offset, offset + before
     start, stop = sorted(int(bound * n) for bound in bounds)
     x = values(dtype, n, 4)
     all_kept = np.empty(n, dtype)
@@ -476,7 +480,8 @@ def test_strided_places_in_the_stream(
     chosen = keep
     if op in WITH_NORMALS:
         bits = None
-        chosen = normal_elements(0, span, key, 1, offset, None)[index]
+        offset = first + before
+        chosen = normal_elements(0, span, key, 1, first, None)[index]
     x, other, bias = numbers_of(dtype, n, 1), numbers_of(dtype, n, 2), numbers_of(dtype, 57, 3)
     how = {"scale": 1.25, "shift": 0.3, "fill": -1.1}
     y = np.full(n, 7, dtype)
@@ -540,17 +545,63 @@ def test_shared_decisions_in_an_outer_dimension_too(implementation, oracle, dims
             np.testing.assert_array_equal(y[start:stop], drawn[index][start:stop] * 2)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.25, 0.1, 1e-9, 1 - 1e-9, 1.0])
+@pytest.mark.parametrize("stride", [48, 100, 128, 1024, 2**33 + 1, -129, 47, 5, -3])
+def test_elements_apart_from_each_other(compiled, oracle, rate, stride):
+    """Columns, slices with steps and such: each in a block of its own, or a few in one."""
+    threshold, n = round(rate * 2**32), 1100
+    offset = 2**32 - 50_000 if stride > 0 else 2**32 + 100_000
+    expected, keep = np.empty(n, np.bool_), np.empty(n, np.bool_)
+    oracle.keep(expected, 0, n, 7, 2, threshold, offset, ((n, stride),))
+    for start, stop in ((0, n), (1, 2), (3, 20), (5, 261), (100, 356), (n - 7, n)):
+        compiled.keep(keep, start, stop, 7, 2, threshold, offset, ((n, stride),))
+        np.testing.assert_array_equal(keep[start:stop], expected[start:stop])
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+@pytest.mark.parametrize(
+    ("rows", "row", "stride"),
+    [
+        (60, 487, 512),
+        (300, 16, 4096),
+        (500, 1, 40),
+        (400, 3, 100),
+        (70, 129, 129 + 7),
+        (9, 1023, 1100),
+        (5, 1500, 9000),
+    ],
+)
+def test_windows_whose_rows_straddle_blocks(compiled, oracle, rate, rows, row, stride):
+    """Pieces end within rows, and where the blocks that are drawn together are all in use."""
+    threshold, n, dims = round(rate * 2**32), rows * row, ((rows, stride), (row, 1))
+    expected, keep = np.empty(n, np.bool_), np.empty(n, np.bool_)
+    for offset in (0, 13, 2**32 - 777):
+        oracle.keep(expected, 0, n, 7, 2, threshold, offset, dims)
+        for start, stop in ((0, n), (1, n - 1), (n // 2, n)):
+            compiled.keep(keep, start, stop, 7, 2, threshold, offset, dims)
+            np.testing.assert_array_equal(keep[start:stop], expected[start:stop])
+        y = Guarded(n, np.float32, 1)
+        compiled.apply(np.ones(n, np.float32), y.array, 0, n, 7, 2, threshold, 2.0, offset, dims)
+        np.testing.assert_array_equal(y.array, expected * 2.0)
+        assert y.is_intact_outside()
+
+
 @given(dims=placings(), offset=st.integers(0, 30), seed=st.integers(0, 100))
 def test_given_bits_are_brought_into_the_order_of_the_array(implementation, dims, offset, seed):
     shape = [length for length, _ in dims]
     n = int(np.prod(shape))
-    index = offset + sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    index = sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    offset -= int(index.min())
+    index += offset
     given_bits = np.random.default_rng(seed).integers(0, 256, int(index.max()) // 8 + 1, np.uint8)
     expected = np.packbits(np.unpackbits(given_bits, bitorder="little")[index], bitorder="little")
     np.testing.assert_array_equal(implementation.order_bits(n, offset, dims, given_bits), expected)
 
 
-@pytest.mark.parametrize("lengths", [(64, 64), (128, 200), (3, 130), (65, 7, 66), (2, 5, 70, 9), (1000, 2)], ids=str)
+ACROSS = [(64, 64), (128, 200), (3, 130), (65, 7, 66), (2, 5, 70, 9), (1000, 2), (63, 65), (8, 129), (2, 3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("lengths", ACROSS, ids=str)
 def test_bits_are_transposed_for_every_order_of_axes(implementation, lengths):
     n = int(np.prod(lengths))
     given_bits = np.random.default_rng(n).integers(0, 256, n // 8 + 1, np.uint8)
