@@ -854,6 +854,12 @@ def test_nothing_past_the_ends_is_read(compiled):
                         keep = (rooms[1][-n:] if end else rooms[1][:n]).view(np.bool_)
                         kernels.keep(keep, 0, n, 1, 2, 0x19999999, first)
                         kernels.keep(keep, 0, n, 1, 2, 0, first, ((n, 1),), bits)
+                        for row in (1, 3, 64, 70):
+                            k = n // row * row
+                            if k > 0:
+                                dims = ((n // row, row), (row, 1))
+                                kernels.apply(x[:k], y[:k], 0, k, 1, 2, 3, 1.1, first + n - k, dims, bits)
+                                kernels.apply(x[:k], y[:k], 0, k, 1, 2, 3, 1.1, first + n - 1, ((k, -1),), bits)
                         other = rooms[3][part].view(dtype)
                         period = max(n, 32)
                         bias = rooms[4][slice(-period * item, None) if end else slice(period * item)].view(dtype)
