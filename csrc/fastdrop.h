@@ -96,6 +96,12 @@ typedef struct fd_kernels {
     /* The same, one byte per element, 0 or 1. */
     void (*keep_bools)(const fd_draw *draw, uint64_t start, size_t n, uint8_t *bools);
 
+    /* The keep bits of n blocks anywhere, 16 bytes each: block b has the elements 128 * b .. 128 * b + 127. */
+    void (*keep_blocks)(const fd_draw *draw, const uint64_t *block, size_t n, uint8_t *bits);
+
+    /* The keep bits of n elements anywhere, unused bits of the last byte 0. */
+    void (*keep_at)(const fd_draw *draw, const uint64_t *index, size_t n, uint8_t *bits);
+
     /* Draw for the elements start .. start+n-1, and do the operation with them. */
     void (*draw[FD_NUM_OPS][FD_NUM_DTYPES])(const fd_draw *draw, uint64_t start, size_t n, const fd_operands *operands);
 

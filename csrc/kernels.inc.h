@@ -44,6 +44,7 @@
 
 #include "philox.inc.h"
 #include "planes.inc.h"
+#include "gather.inc.h"
 #include "apply.inc.h"
 #include "draw.inc.h"
 #include "normals.inc.h"
@@ -118,6 +119,8 @@ const fd_kernels CONCAT(kernels, ISA) = {
     .philox = NAME(philox),
     .keep_bits = NAME(keep_bits),
     .keep_bools = NAME(keep_bools),
+    .keep_blocks = NAME(keep_blocks),
+    .keep_at = NAME(keep_at),
     .draw = {
         [FD_DROPOUT] = ROW(dropout),
         [FD_DROPOUT_ADD] = ROW(dropout_add),

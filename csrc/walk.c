@@ -1,210 +1,322 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * walk.c: a whole array of any number of dimensions, as runs that kernels take.
+ * walk.c: a whole array of any number of dimensions, in pieces that kernels take.
  *
- * A run is a row of elements whose indices follow each other, or are all the same. Long ones go to a kernel as they
- * are. The keep bits of short ones are collected first, because starting a kernel pays only from some hundred elements
- * on.
+ * A piece is elements that follow each other in the array, and what decides on them. Long runs of elements are pieces as
+ * they are. The keep bits of short ones are collected first, because starting a kernel pays only from some hundred
+ * elements on.
  */
+#include "bits.h"
 #include "compiler.h"
 #include "fastdrop.h"
 #include "operands.h"
+#include "runs.h"
 
 enum {
-    LONG = 1024, /* elements of a run that goes to a kernel by itself */
-    PART = 4096, /* elements whose bits are collected */
-    SLACK = 8,   /* bytes that put_bits() may write behind the last bit */
+    LONG = 1024,          /* elements of a run that is a piece by itself */
+    ENOUGH = 1024,        /* elements for which a way of their own pays */
+    PART = 8192,          /* elements whose bits are collected at a time */
+    BLOCK = 128,          /* elements that the generator decides at a time */
+    DRAWN = PART + BLOCK, /* decisions that are drawn at a time, to be repeated */
+    FAR = 48,             /* from one element to the next where each is drawn by itself */
+    AT_ONCE = 256,        /* of those */
+    BLOCKS = 64,          /* that are drawn at a time for rows */
+    ROWS = 128,
 };
 
 static const size_t sizes[FD_NUM_DTYPES] = {[FD_F16] = 2, [FD_BF16] = 2, [FD_F32] = 4, [FD_F64] = 8};
 
-/* The next element: its coordinates, and its index. */
 typedef struct {
-    int64_t at[FD_MAX_DIMS];
-    int64_t index;
-} cursor;
-
-/* Elements that follow each other in the array. */
-typedef struct {
-    int64_t index;
+    enum { RUN, SAME, BITS } by; /* indices that follow each other; one decision; bits that have been collected */
     size_t n;
-    int is_repeated; /* all have the same index */
-} run;
+    int64_t index; /* of a run's first element */
+    int kept;      /* the one decision */
+    size_t period; /* after so many elements the collected bits begin anew */
+} piece;
 
-static int is_long(run r) { return r.n >= LONG; }
+static const piece nothing;
 
-static cursor cursor_at(const fd_index_map *map, int64_t element)
+/* A walk on its way. */
+typedef struct {
+    const fd_job *job;
+    cursor next;
+    size_t left; /* elements */
+    int64_t first_drawn;
+    size_t num_drawn;
+    uint8_t drawn[DRAWN / 8];
+    repetition repeated; /* of no length as long as it is not prepared */
+    uint8_t bits[PART / 8 + BITS_SLACK];
+} walk;
+
+static void begin(walk *w, const fd_job *job, int64_t first, size_t n)
 {
-    cursor c;
-    c.index = map->offset + (map->ndim == 0 ? element : 0);
-    for (int d = map->ndim - 1; d >= 0; --d) {
-        c.at[d] = element % map->shape[d];
-        element /= map->shape[d];
-        c.index += c.at[d] * map->stride[d];
-    }
-    return c;
+    w->job = job;
+    w->next = cursor_at(&job->map, first);
+    w->left = n;
+    w->first_drawn = 0;
+    w->num_drawn = 0;
+    w->repeated.length = 0;
 }
 
-/* The next run, of at most `most` elements. */
-static run next_run(const fd_index_map *map, const cursor *c, size_t most)
-{
-    run r = {c->index, most, 0};
-    if (map->ndim > 0) {
-        const int last = map->ndim - 1;
-        const size_t left = (size_t)(map->shape[last] - c->at[last]);
-        r.is_repeated = map->stride[last] == 0;
-        const size_t n = r.is_repeated || map->stride[last] == 1 ? left : 1;
-        r.n = n < most ? n : most;
-    }
-    return r;
-}
-
-/* Advance by n along dimension d, at most to its end; the dimensions behind it are at their beginning. */
-static void advance_along(const fd_index_map *map, cursor *c, int d, size_t n)
-{
-    c->at[d] += (int64_t)n;
-    c->index += (int64_t)n * map->stride[d];
-    for (int outer = d - 1; outer >= 0 && c->at[outer + 1] == map->shape[outer + 1]; --outer) {
-        c->index += map->stride[outer] - c->at[outer + 1] * map->stride[outer + 1];
-        c->at[outer + 1] = 0;
-        ++c->at[outer];
-    }
-}
-
-static void advance(const fd_index_map *map, cursor *c, size_t n)
-{
-    if (map->ndim == 0) {
-        c->index += (int64_t)n;
-    } else {
-        advance_along(map, c, map->ndim - 1, n);
-    }
-}
-
-static int given_bit(const fd_index_map *map, size_t index) { return map->bits[index / 8] >> index % 8 & 1; }
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 static int is_kept(const fd_job *job, int64_t index)
 {
     uint8_t bit;
     if (job->map.bits != NULL) {
-        return given_bit(&job->map, (size_t)index);
+        return bit_at(given_bits(&job->map), (size_t)index);
     }
     job->kernels->keep_bits(&job->draw, (uint64_t)index, 1, &bit);
     return bit;
 }
 
-/* Put n bits at bit `at` of a string, from bit `first` on of another that ends before `end`. Up to SLACK bytes
- * behind them are overwritten. */
-static void put_bits(uint8_t *to, size_t at, const uint8_t *from, size_t first, size_t n, const uint8_t *end)
+/* How many rows of a length to take at a time, of so many: all that go into a part, or a number after which the next
+ * elements lie as well in the lines of a cache. */
+static size_t rows_at_once(size_t rows, size_t length)
 {
-    while (n > 0) {
-        const uint8_t *p = from + first / 8;
-        uint8_t bytes[8] = {0};
-        if (end - p < 8) {
-            memcpy(bytes, p, (size_t)(end - p));
-            p = bytes;
-        }
-        const unsigned odd = (unsigned)(at % 8), skipped = (unsigned)(first % 8);
-        const size_t most = 64 - (odd > skipped ? odd : skipped), part = n < most ? n : most;
-        const uint64_t before = to[at / 8] & ((1u << odd) - 1);
-        store_le64(to + at / 8, before | load_le64(p) >> skipped << odd);
-        at += part;
-        first += part;
-        n -= part;
-    }
+    const size_t most = PART / length, power = length & (0 - length), together = power < 64 ? 64 / power : 1;
+    return rows <= most ? rows : most < together ? most : most / together * together;
 }
 
-/* The same with n equal bits. */
-static void put_same(uint8_t *to, size_t at, int bit, size_t n)
-{
-    const uint64_t same = bit ? ~UINT64_C(0) : 0;
-    const unsigned odd = (unsigned)(at % 8);
-    uint8_t *p = to + at / 8;
-    store_le64(p, (*p & ((1u << odd) - 1)) | same << odd);
-    for (uint8_t *const end = to + (at + n + 7) / 8; (p += 8) < end;) {
-        store_le64(p, same);
-    }
-}
+/* Collecting bits */
 
-/* How many whole runs that repeat one given bit come next within n elements, as where channels come first. */
-static size_t whole_runs(const fd_index_map *map, const cursor *c, size_t n)
+/* The bits of the next runs, while they are short, up to n elements; returns how many those are. */
+static size_t collect_given(const fd_index_map *map, cursor *c, size_t n, uint8_t *bits)
 {
-    const int last = map->ndim - 1;
-    if (last < 1 || map->bits == NULL || map->stride[last] != 0 || map->stride[last - 1] != 1 || c->at[last] != 0) {
-        return 0;
-    }
-    const size_t fit = n / (size_t)map->shape[last], left = (size_t)(map->shape[last - 1] - c->at[last - 1]);
-    return left < fit ? left : fit;
-}
-
-/* Put their keep bits at bit `at`; returns how many elements those are. */
-static size_t repeat_bits(const fd_index_map *map, cursor *c, size_t n, size_t at, uint8_t *bits)
-{
-    const size_t runs = whole_runs(map, c, n);
-    if (runs == 0) {
-        return 0;
-    }
-    const int last = map->ndim - 1;
-    const size_t length = (size_t)map->shape[last];
-    for (size_t i = 0; i < runs; ++i) {
-        put_same(bits, at + i * length, given_bit(map, (size_t)c->index + i), length);
-    }
-    advance_along(map, c, last - 1, runs);
-    return runs * length;
-}
-
-/* How many of them, from the first on, share one decision and can be done as one run. */
-static size_t equal_runs(const fd_index_map *map, const cursor *c, size_t n)
-{
-    const size_t runs = whole_runs(map, c, n), index = (size_t)c->index;
-    size_t equal = runs > 0;
-    while (equal < runs && given_bit(map, index + equal) == given_bit(map, index)) {
-        ++equal;
-    }
-    return equal;
-}
-
-/* Collect the keep bits of the next runs, while they are short, up to n elements; returns how many those are. */
-static size_t collect_bits(const fd_job *job, cursor *c, size_t n, uint8_t bits[PART / 8 + SLACK])
-{
-    const fd_index_map *const map = &job->map;
     size_t done = 0;
     while (done < n) {
         const run r = next_run(map, c, n - done);
-        if (is_long(r)) {
+        if (r.n >= LONG && (r.stride == 0 || r.stride == 1)) {
             break;
         }
-        const size_t repeated = repeat_bits(map, c, n - done, done, bits);
-        if (repeated > 0) {
-            done += repeated;
-            continue;
-        }
-        if (r.is_repeated) {
-            put_same(bits, done, is_kept(job, r.index), r.n);
-        } else if (map->bits != NULL) {
-            put_bits(bits, done, map->bits, (size_t)r.index, r.n, map->bits + map->bytes);
-        } else {
-            uint8_t drawn[LONG / 8];
-            job->kernels->keep_bits(&job->draw, (uint64_t)r.index, r.n, drawn);
-            put_bits(bits, done, drawn, 0, r.n, drawn + (r.n + 7) / 8);
-        }
+        put_run(bits, done, given_bits(map), r);
         advance(map, c, r.n);
         done += r.n;
     }
     return done;
 }
 
-/* How many of the next n elements repeat the decisions of a short row, as where channels come last: a number of whole
- * rows, or 0. */
-static size_t periodic(const fd_index_map *map, const cursor *c, size_t n)
+/* Elements that lie so far apart that each has a block of its own, or nearly so: drawn one by one. */
+static size_t collect_scattered(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
 {
-    const int last = map->ndim - 1;
-    if (last < 1 || map->stride[last] != 1 || map->stride[last - 1] != 0 || c->at[last] != 0 ||
-        map->shape[last] >= LONG) {
-        return 0;
+    uint64_t index[AT_ONCE];
+    for (size_t done = 0; done < n; done += AT_ONCE) {
+        const size_t some = least(n - done, AT_ONCE);
+        for (size_t i = 0; i < some;) {
+            const run r = next_run(&job->map, c, some - i);
+            for (size_t j = 0; j < r.n; ++j) {
+                index[i++] = (uint64_t)(r.index + (int64_t)j * r.stride);
+            }
+            advance(&job->map, c, r.n);
+        }
+        job->kernels->keep_at(&job->draw, index, some, bits + done / 8);
     }
-    const size_t row = (size_t)map->shape[last], rows = (size_t)(map->shape[last - 1] - c->at[last - 1]);
-    return (rows < n / row ? rows : n / row) * row;
+    return n;
 }
+
+/* Runs each of which repeats one decision. */
+static size_t collect_shared(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    uint64_t index[64];
+    size_t length[64], done = 0;
+    while (done < n) {
+        size_t runs = 0, taken = done;
+        for (; runs < 64 && taken < n; ++runs) {
+            const run r = next_run(&job->map, c, n - taken);
+            if (r.n >= LONG) {
+                break;
+            }
+            index[runs] = (uint64_t)r.index;
+            length[runs] = r.n;
+            taken += r.n;
+            advance(&job->map, c, r.n);
+        }
+        if (runs == 0) {
+            break;
+        }
+        uint8_t kept[8];
+        job->kernels->keep_at(&job->draw, index, runs, kept);
+        for (size_t i = 0; i < runs; ++i) {
+            put_same(bits, done, bit_at((bit_string){kept, sizeof kept}, i), length[i]);
+            done += length[i];
+        }
+    }
+    return done;
+}
+
+/* Short rows, and elements near each other: the blocks that they lie in are drawn together, and each once where it
+ * serves one row after the other. They are as many elements as so many blocks hold, or n. */
+static size_t collect_rows(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    uint64_t block[BLOCKS];
+    run rows[ROWS];
+    uint8_t drawn[BLOCKS * BLOCK / 8];
+    size_t done = 0;
+    for (int is_full = 0; !is_full && done < n;) {
+        size_t blocks = 0, num_rows = 0, taken = done;
+        while (!is_full && taken < n && num_rows < ROWS) {
+            run r = next_run(&job->map, c, n - taken);
+            if (r.stride == 1 && r.n >= LONG) {
+                is_full = 1;
+                break;
+            }
+            const int64_t step = r.stride < 0 ? -r.stride : r.stride;
+            r.n = least(r.n, (size_t)((BLOCKS - 2) * BLOCK / step));
+            const int64_t across = (int64_t)(r.n - 1) * r.stride;
+            const uint64_t low = (uint64_t)(r.index + (across < 0 ? across : 0)) / BLOCK;
+            uint64_t high = (uint64_t)(r.index + (across > 0 ? across : 0)) / BLOCK;
+            const size_t first = blocks > 0 && block[blocks - 1] == low ? blocks - 1 : blocks;
+            if (first + (size_t)(high - low) >= BLOCKS) {
+                /* What there is room for, up to an element with which the next piece is as well aligned in memory. */
+                const size_t room = (BLOCKS - first) * BLOCK - (size_t)(r.index % BLOCK), odd = (taken + room) % 64;
+                is_full = taken >= ENOUGH;
+                if (!is_full || r.stride != 1 || first == BLOCKS || room <= odd) {
+                    break;
+                }
+                r.n = room - odd;
+                high = (uint64_t)(r.index + (int64_t)r.n - 1) / BLOCK;
+            }
+            blocks = first;
+            for (uint64_t b = low; b <= high; ++b) {
+                block[blocks++] = b;
+            }
+            rows[num_rows++] = (run){r.index - (int64_t)(low - first) * BLOCK, r.stride, r.n};
+            taken += r.n;
+            advance(&job->map, c, r.n);
+        }
+        job->kernels->keep_blocks(&job->draw, block, blocks, drawn);
+        for (size_t i = 0; i < num_rows; ++i) {
+            put_run(bits, done, (bit_string){drawn, sizeof drawn}, rows[i]);
+            done += rows[i].n;
+        }
+    }
+    return done;
+}
+
+static size_t collect_drawn(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    const int64_t stride = next_run(&job->map, c, n).stride;
+    return stride == 0                       ? collect_shared(job, c, n, bits)
+           : stride >= FAR || stride <= -FAR ? collect_scattered(job, c, n, bits)
+                                             : collect_rows(job, c, n, bits);
+}
+
+static size_t collect(const fd_job *job, cursor *c, size_t n, uint8_t *bits)
+{
+    return job->map.bits != NULL ? collect_given(&job->map, c, n, bits) : collect_drawn(job, c, n, bits);
+}
+
+/* A piece of elements that repeat the decisions of a short row, as where channels come last; of none where they do not.
+ * The bits of the row are copied as often as there is room. */
+static piece of_equal_rows(walk *w)
+{
+    const fd_index_map *const map = &w->job->map;
+    const int last = map->ndim - 1;
+    if (last < 1 || map->stride[last] == 0 || map->stride[last - 1] != 0 || w->next.at[last] != 0 ||
+        map->shape[last] >= LONG) {
+        return nothing;
+    }
+    const size_t row = (size_t)map->shape[last];
+    const size_t rows = least((size_t)(map->shape[last - 1] - w->next.at[last - 1]), w->left / row);
+    if (rows < 2 || (rows * row < ENOUGH && rows * row < w->left)) {
+        return nothing;
+    }
+    const size_t period = rows_at_once(rows, row) * row;
+    cursor first = w->next;
+    for (size_t filled = collect(w->job, &first, row, w->bits); filled < period;) {
+        const size_t more = least(filled, period - filled);
+        put_bits(w->bits, filled, (bit_string){w->bits, sizeof w->bits}, 0, more);
+        filled += more;
+    }
+    advance_along(map, &w->next, last - 1, rows);
+    return (piece){.by = BITS, .n = rows * row, .period = period};
+}
+
+/* The decisions from an index on, of which the next n are wanted and some more will be. */
+static bit_string decisions(walk *w, int64_t index, size_t n, size_t more, size_t *first)
+{
+    const fd_job *const job = w->job;
+    if (job->map.bits != NULL) {
+        *first = (size_t)index;
+        return given_bits(&job->map);
+    }
+    if (index < w->first_drawn || (size_t)(index - w->first_drawn) + n > w->num_drawn) {
+        w->first_drawn = index;
+        w->num_drawn = least(more, DRAWN - (size_t)index % BLOCK);
+        job->kernels->keep_bits(&job->draw, (uint64_t)index, w->num_drawn, w->drawn);
+    }
+    *first = (size_t)(index - w->first_drawn);
+    return (bit_string){w->drawn, sizeof w->drawn};
+}
+
+/* A piece of runs each of which repeats one decision, as where channels come first; of none where they do not. */
+static piece of_repeated(walk *w)
+{
+    const fd_index_map *const map = &w->job->map;
+    const int last = map->ndim - 1;
+    if (last < 1 || map->stride[last] != 0 || map->stride[last - 1] != 1) {
+        return nothing;
+    }
+    const size_t length = (size_t)map->shape[last], whole = w->left / length;
+    const int64_t index = w->next.index;
+    if (w->next.at[last] != 0 || whole == 0) {
+        const size_t n = least(length - (size_t)w->next.at[last], w->left);
+        advance(map, &w->next, n);
+        return (piece){.by = SAME, .n = n, .kept = is_kept(w->job, index)};
+    }
+    const size_t runs = least(whole, (size_t)(map->shape[last - 1] - w->next.at[last - 1]));
+    if (runs * length < ENOUGH && runs < whole) {
+        return nothing;
+    }
+    size_t first, some = length < LONG ? rows_at_once(runs, length) : 1;
+    const bit_string from = decisions(w, index, some, runs, &first);
+    if (length >= LONG) {
+        const size_t known = map->bits != NULL ? runs : least(runs, w->num_drawn - first);
+        while (some < known && bit_at(from, first + some) == bit_at(from, first)) {
+            ++some;
+        }
+    } else if (length <= MOST_REPEATED) {
+        if (w->repeated.length == 0) {
+            prepare_repetition(&w->repeated, runs, (unsigned)length);
+        }
+        repeat_bits(w->bits, &w->repeated, from, first, some);
+    } else {
+        for (size_t i = 0; i < some; ++i) {
+            put_same(w->bits, i * length, bit_at(from, first + i), length);
+        }
+    }
+    advance_along(map, &w->next, last - 1, some);
+    if (length >= LONG) {
+        return (piece){.by = SAME, .n = some * length, .kept = bit_at(from, first)};
+    }
+    return (piece){.by = BITS, .n = some * length, .period = some * length};
+}
+
+static piece next_piece(walk *w)
+{
+    const fd_index_map *const map = &w->job->map;
+    piece p = of_equal_rows(w);
+    if (p.n == 0) {
+        p = of_repeated(w);
+    }
+    if (p.n == 0) {
+        const run r = next_run(map, &w->next, w->left);
+        if (r.n >= LONG && r.stride == 0) {
+            p = (piece){.by = SAME, .n = r.n, .kept = is_kept(w->job, r.index)};
+            advance(map, &w->next, r.n);
+        } else if (r.stride == 1 && (r.n >= LONG || r.n == w->left)) {
+            p = (piece){.by = RUN, .n = r.n, .index = r.index};
+            advance(map, &w->next, r.n);
+        } else {
+            const size_t n = collect(w->job, &w->next, least(w->left, PART), w->bits);
+            p = (piece){.by = BITS, .n = n, .period = n};
+        }
+    }
+    w->left -= p.n;
+    return p;
+}
+
+/* Applying them */
 
 /* Apply one decision to n elements. */
 static void apply_same(const fd_job *job, fd_op op, int kept, size_t n, const fd_operands *o)
@@ -222,8 +334,7 @@ static void apply_same(const fd_job *job, fd_op op, int kept, size_t n, const fd
     /* clang-format on */
     for (size_t done = 0; done < n; done += 8 * sizeof all) {
         const fd_operands part = operands_at(o, done, sizes[job->dtype]);
-        const size_t some = n - done < 8 * sizeof all ? n - done : 8 * sizeof all;
-        job->kernels->apply[op][job->dtype](kept ? all : none, 0, some, &part);
+        job->kernels->apply[op][job->dtype](kept ? all : none, 0, least(n - done, 8 * sizeof all), &part);
     }
 }
 
@@ -245,222 +356,101 @@ static void apply_same_normal(const fd_job *job, int64_t index, size_t n, const 
     apply_same(job, is_factor ? FD_DROPOUT : FD_ALPHA_DROPOUT, 1, n, &rest);
 }
 
-static void apply_run(const fd_job *job, run r, const fd_operands *o)
-{
-    if (!r.is_repeated) {
-        if (job->map.bits != NULL) {
-            job->kernels->apply[job->op][job->dtype](job->map.bits, (uint64_t)r.index, r.n, o);
-        } else {
-            job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)r.index, r.n, o);
-        }
-        return;
-    }
-    if (job->kernels->apply[job->op][job->dtype] == NULL) {
-        apply_same_normal(job, r.index, r.n, o);
-        return;
-    }
-    const int kept = is_kept(job, r.index);
-    if (!kept && job->op == FD_DROPOUT) {
-        memset(o->y, 0, r.n * sizes[job->dtype]);
-        return;
-    }
-    apply_same(job, job->op, kept, r.n, o);
-}
-
-/* Apply to elements that repeat the decisions of a row. Its bits are copied as often as there is room. */
-static void apply_periodic(const fd_job *job, cursor *c, size_t n, const fd_operands *o)
-{
-    uint8_t bits[PART / 8 + SLACK];
-    const size_t row = (size_t)job->map.shape[job->map.ndim - 1];
-    cursor first = *c;
-    size_t filled = collect_bits(job, &first, row, bits);
-    while (filled + row <= PART && filled < n) {
-        const size_t more = filled < (PART - filled) / row * row ? filled : (PART - filled) / row * row;
-        put_bits(bits, filled, bits, 0, more, bits + sizeof bits);
-        filled += more;
-    }
-    for (size_t done = 0; done < n; done += filled) {
-        const fd_operands part = operands_at(o, done, sizes[job->dtype]);
-        job->kernels->apply[job->op][job->dtype](bits, 0, n - done < filled ? n - done : filled, &part);
-    }
-    advance_along(&job->map, c, job->map.ndim - 2, n / row);
-}
-
-void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands)
-{
-    if (job->map.ndim == 0) {
-        apply_run(job, (run){job->map.offset + first, n, 0}, operands);
-        return;
-    }
-    const int takes_bits = job->kernels->apply[job->op][job->dtype] != NULL;
-    cursor c = cursor_at(&job->map, first);
-    for (size_t done = 0, part; done < n; done += part) {
-        const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
-        const run r = next_run(&job->map, &c, n - done);
-        if (takes_bits && (part = periodic(&job->map, &c, n - done)) > 0) {
-            apply_periodic(job, &c, part, &o);
-        } else if (takes_bits && !is_long(r) && r.n < n - done) {
-            uint8_t bits[PART / 8 + SLACK];
-            part = collect_bits(job, &c, n - done < PART ? n - done : PART, bits);
-            job->kernels->apply[job->op][job->dtype](bits, 0, part, &o);
-        } else {
-            const size_t runs = takes_bits ? equal_runs(&job->map, &c, n - done) : 0;
-            if (runs > 1) {
-                part = runs * r.n;
-                apply_run(job, (run){r.index, part, 1}, &o);
-                advance_along(&job->map, &c, job->map.ndim - 2, runs);
-            } else {
-                part = r.n;
-                apply_run(job, r, &o);
-                advance(&job->map, &c, r.n);
-            }
-        }
-    }
-}
-
-void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools)
+/* Normal numbers are drawn run by run, and those of other strides one by one. */
+static void walk_normals(const fd_job *job, int64_t first, size_t n, const fd_operands *operands)
 {
     cursor c = cursor_at(&job->map, first);
     for (size_t done = 0; done < n;) {
-        const run r = next_run(&job->map, &c, n - done);
-        if (r.is_repeated) {
-            memset(bools + done, is_kept(job, r.index), r.n);
-        } else if (job->map.bits != NULL) {
-            for (size_t i = 0; i < r.n; ++i) {
-                bools[done + i] = (uint8_t)given_bit(&job->map, (size_t)r.index + i);
-            }
+        const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
+        run r = next_run(&job->map, &c, n - done);
+        if (r.stride == 0) {
+            apply_same_normal(job, r.index, r.n, &o);
         } else {
-            job->kernels->keep_bools(&job->draw, (uint64_t)r.index, r.n, bools + done);
+            r.n = r.stride == 1 ? r.n : 1;
+            job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)r.index, r.n, &o);
         }
         advance(&job->map, &c, r.n);
         done += r.n;
     }
 }
 
-/* Transpose 64 words of 64 bits: bit j of word i becomes bit i of word j. Halves, quarters and so on change places, as
- * in H. S. Warren, "Hacker's Delight", section 7-3. */
-static void transpose_64(uint64_t a[64])
+static void apply_piece(const walk *w, const piece *p, const fd_operands *o)
 {
-    uint64_t mask = UINT64_C(0x00000000FFFFFFFF);
-    for (unsigned half = 32; half > 0; half /= 2, mask ^= mask << half) {
-        for (unsigned top = 0; top < 64; top += 2 * half) {
-            for (unsigned i = top; i < top + half; ++i) {
-                const uint64_t swapped = (a[i] >> half ^ a[i + half]) & mask;
-                a[i] ^= swapped << half;
-                a[i + half] ^= swapped;
-            }
+    const fd_job *const job = w->job;
+    if (p->by == RUN && job->map.bits == NULL) {
+        job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)p->index, p->n, o);
+    } else if (p->by == RUN) {
+        job->kernels->apply[job->op][job->dtype](job->map.bits, (uint64_t)p->index, p->n, o);
+    } else if (p->by == SAME) {
+        if (!p->kept && job->op == FD_DROPOUT) {
+            memset(o->y, 0, p->n * sizes[job->dtype]);
+        } else {
+            apply_same(job, job->op, p->kept, p->n, o);
+        }
+    } else {
+        for (size_t done = 0; done < p->n; done += p->period) {
+            const fd_operands part = operands_at(o, done, sizes[job->dtype]);
+            job->kernels->apply[job->op][job->dtype](w->bits, 0, least(p->n - done, p->period), &part);
         }
     }
 }
 
-/* Up to 64 given bits from bit `first` on. */
-static uint64_t some_bits(const fd_index_map *map, size_t first, size_t n)
+/* Write a byte for each of n bits. */
+static void write_bools(bit_string from, size_t first, size_t n, uint8_t *bools)
 {
-    const uint8_t *const p = map->bits + first / 8;
-    const size_t left = map->bytes - first / 8;
-    const unsigned skipped = (unsigned)(first % 8);
-    uint8_t bytes[9] = {0};
-    memcpy(bytes, p, left < sizeof bytes ? left : sizeof bytes);
-    uint64_t word = load_le64(bytes) >> skipped;
-    if (skipped > 0) {
-        word |= (uint64_t)bytes[8] << (64 - skipped);
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        store_le64(bools + i, bools_of((uint8_t)word_at(from, first + i)));
     }
-    return n < 64 ? word & ((UINT64_C(1) << n) - 1) : word;
-}
-
-/* Set those bits of a string, from bit `at` on, that are set in a word. */
-static void or_bits(uint8_t *to, size_t at, uint64_t word)
-{
-    const unsigned odd = (unsigned)(at % 8);
-    uint8_t *const p = to + at / 8;
-    store_le64(p, load_le64(p) | word << odd);
-    if (odd > 0) {
-        p[8] |= (uint8_t)(word >> (64 - odd));
+    for (; i < n; ++i) {
+        bools[i] = (uint8_t)bit_at(from, first + i);
     }
 }
 
-/* The dimension along which indices follow each other, where that is not the last; -1 where there is none. */
-static int crossing(const fd_index_map *map)
+static void write_piece(const walk *w, const piece *p, uint8_t *bools)
 {
-    if (map->ndim < 2 || map->stride[map->ndim - 1] <= 1) {
-        return -1;
-    }
-    int d = map->ndim - 2;
-    while (d >= 0 && map->stride[d] != 1) {
-        --d;
-    }
-    return d;
-}
-
-/* The bits of the last dimension and of the crossing one, at the coordinates of c along the others: squares that are
- * read along the one and written along the other. Neighbours along the crossing one are `apart` elements apart. */
-static void transpose_plane(const fd_index_map *map, int cross, size_t index, size_t at, size_t apart, uint8_t *ordered)
-{
-    const size_t columns = (size_t)map->shape[cross], rows = (size_t)map->shape[map->ndim - 1];
-    const size_t stride = (size_t)map->stride[map->ndim - 1];
-    for (size_t row = 0; row < rows; row += 64) {
-        const size_t height = rows - row < 64 ? rows - row : 64;
-        for (size_t column = 0; column < columns; column += 64) {
-            const size_t width = columns - column < 64 ? columns - column : 64;
-            uint64_t square[64] = {0};
-            for (size_t i = 0; i < height; ++i) {
-                square[i] = some_bits(map, index + (row + i) * stride + column, width);
-            }
-            transpose_64(square);
-            for (size_t j = 0; j < width; ++j) {
-                or_bits(ordered, at + (column + j) * apart + row, square[j]);
-            }
+    const fd_job *const job = w->job;
+    if (p->by == RUN && job->map.bits == NULL) {
+        job->kernels->keep_bools(&job->draw, (uint64_t)p->index, p->n, bools);
+    } else if (p->by == RUN) {
+        write_bools(given_bits(&job->map), (size_t)p->index, p->n, bools);
+    } else if (p->by == SAME) {
+        memset(bools, p->kept, p->n);
+    } else {
+        for (size_t done = 0; done < p->n; done += p->period) {
+            const bit_string bits = {w->bits, sizeof w->bits};
+            write_bools(bits, 0, least(p->n - done, p->period), bools + done);
         }
     }
 }
 
-void fd_order_bits(const fd_index_map *map, size_t n, uint8_t *ordered)
+void fd_walk(const fd_job *job, int64_t first, size_t n, const fd_operands *operands)
 {
-    const int cross = crossing(map);
-    if (cross < 0) {
-        cursor c = cursor_at(map, 0);
-        for (size_t done = 0; done < n;) {
-            const run r = next_run(map, &c, n - done);
-            if (r.is_repeated) {
-                put_same(ordered, done, given_bit(map, (size_t)r.index), r.n);
-            } else {
-                put_bits(ordered, done, map->bits, (size_t)r.index, r.n, map->bits + map->bytes);
-            }
-            advance(map, &c, r.n);
-            done += r.n;
-        }
-        if (n % 8 > 0) {
-            ordered[n / 8] &= (uint8_t)((1u << n % 8) - 1);
-        }
+    if (job->kernels->apply[job->op][job->dtype] == NULL) {
+        walk_normals(job, first, n, operands);
         return;
     }
-    /* The other dimensions, as a map of their own, and how far apart their neighbours are in the array. */
-    fd_index_map others = {.offset = map->offset};
-    size_t step[FD_MAX_DIMS], apart = 1, planes = 1, length = 1;
-    for (int d = map->ndim - 1; d >= 0; --d) {
-        if (d == cross) {
-            apart = length;
-        }
-        step[d] = length;
-        length *= (size_t)map->shape[d];
+    if (job->map.ndim == 0 && job->map.bits == NULL) { /* the plain call, straight on */
+        job->kernels->draw[job->op][job->dtype](&job->draw, (uint64_t)(job->map.offset + first), n, operands);
+        return;
     }
-    size_t steps[FD_MAX_DIMS] = {0};
-    for (int d = 0; d < map->ndim - 1; ++d) {
-        if (d != cross) {
-            others.shape[others.ndim] = map->shape[d];
-            others.stride[others.ndim] = map->stride[d];
-            steps[others.ndim++] = step[d];
-            planes *= (size_t)map->shape[d];
-        }
+    walk w;
+    begin(&w, job, first, n);
+    for (size_t done = 0; w.left > 0;) {
+        const fd_operands o = operands_at(operands, done, sizes[job->dtype]);
+        const piece p = next_piece(&w);
+        apply_piece(&w, &p, &o);
+        done += p.n;
     }
-    for (size_t plane = 0; plane < planes; ++plane) {
-        size_t index = (size_t)others.offset, at = 0, left = plane;
-        for (int d = others.ndim - 1; d >= 0; --d) {
-            const size_t coordinate = left % (size_t)others.shape[d];
-            left /= (size_t)others.shape[d];
-            index += coordinate * (size_t)others.stride[d];
-            at += coordinate * steps[d];
-        }
-        transpose_plane(map, cross, index, at, apart, ordered);
+}
+
+void fd_walk_keep(const fd_job *job, int64_t first, size_t n, uint8_t *bools)
+{
+    walk w;
+    begin(&w, job, first, n);
+    while (w.left > 0) {
+        const piece p = next_piece(&w);
+        write_piece(&w, &p, bools);
+        bools += p.n;
     }
 }

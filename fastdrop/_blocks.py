@@ -174,7 +174,7 @@ class BlockMask(_masks._Mask):
 
     @property
     def _is_whole(self) -> bool:
-        return self.shape == self._recipe.shape
+        return self.shape == self._recipe.shape and self._offset == 0 and self._is_in_order
 
     def _maps(self) -> tuple[int, int, int, int, int]:
         """How the whole lies in memory, and the side of its blocks: groups, height, width, block, channels of a group.
@@ -310,7 +310,7 @@ def _restored(
     lengths = _arguments.mask_shape(lengths)
     _masks.check_places(lengths, strides, offset)
     of_whole = BlockMask._made(lengths, strides, offset, mask.key, mask.call, *mask._numbers())
-    if of_whole.size > 0 and _geometry.last_index(lengths, strides, offset) >= mask.size:
+    if of_whole.size > 0 and _geometry.first_and_last(lengths, strides, offset)[1] >= mask.size:
         raise ValueError(f"a mask's state must have its elements within the whole of shape {shape}, got {part}")
     return of_whole
 

@@ -348,7 +348,7 @@ cdef class MaskState:
     cpdef _place(self, tuple shape, strides, int64_t offset, key, call):
         """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
         self.shape = shape
-        self.strides = None if strides is None or strides == own_strides(shape) else strides
+        self.strides = None if strides is None or are_own(strides, shape) else strides
         self._offset = offset
         self.is_drawn = key is not None
         if self.is_drawn:
@@ -393,9 +393,18 @@ cdef class DropoutState(MaskState):
         self._bits = bits
         self.draw_threshold = threshold_of(rate)
 
-    cdef bint draws_in_order(self) noexcept:
-        """Whether to apply it is to draw for elements in order, and to change them."""
-        return self.strides is None and self._bits is None and (self.rate != 0.0 or self.scale != 1.0)
+    cdef bint only_draws(self) noexcept:
+        """Whether to apply it is to draw for elements, and to change them."""
+        return self._bits is None and (self.rate != 0.0 or self.scale != 1.0)
+
+
+cdef bint are_own(tuple strides, tuple shape):
+    """Whether these are the same as own_strides(), but for axes along which there is nowhere to go."""
+    cdef object length, given, own
+    for length, given, own in zip(shape, strides, own_strides(shape)):
+        if given != own and length != 1:
+            return False
+    return len(strides) == len(shape)
 
 
 cdef tuple own_strides(tuple shape):
@@ -645,7 +654,7 @@ cdef class PlainCalls:
             for array in (x, y, other):  # by a lock or a capsule of somebody's own
                 if array is not None and cnp.PyArray_SIZE(<cnp.ndarray>array) != n:
                     raise ValueError((cnp.PyArray_SIZE(<cnp.ndarray>array), n))
-        if job.map.ndim > 0:
+        if job.map.ndim > 0 and job.map.bytes > 0:
             running.keep_bits(&job.draw, 0, <size_t>job.map.bytes, bits)
             job.map.bits = bits
             job.map.bytes = (job.map.bytes + 7) // 8
@@ -665,9 +674,9 @@ cdef class PlainCalls:
         return y, mask
 
     cdef tuple place_decisions(self, fd_index_map *map, tuple shape, noise_shape):
-        """Fill the map for a noise_shape, with the number of decisions in place of their bytes, and return the strides.
+        """Fill the map for a noise_shape, with the number of decisions to draw at once in place of their bytes.
 
-        None where there are more decisions than a plain call draws, or the lengths are not plain.
+        Returns the strides; None where there are more decisions than a plain call draws, or the lengths are not plain.
         """
         if type(noise_shape) is not tuple:
             return None
@@ -741,34 +750,80 @@ def plain_dropout(PlainCalls plain not None):
     return decorate
 
 
-def plain_apply(general):
-    """The same for a method ``(x, out=None)`` of a mask that drops and scales the elements of x."""
+cdef bint is_native(x, int *dtype) noexcept:
+    """Whether x is an array of no subclass and of one of NumPy's own dtypes, wherever its elements lie."""
+    cdef int num
+    if type(x) is not cnp.ndarray:
+        return False
+    num = cnp.PyArray_TYPE(<cnp.ndarray>x)
+    dtype[0] = FD_F32 if num == cnp.NPY_FLOAT else FD_F64 if num == cnp.NPY_DOUBLE else FD_F16
+    return num == cnp.NPY_FLOAT or num == cnp.NPY_DOUBLE or num == cnp.NPY_FLOAT16
 
-    def apply(DropoutState self not None, x, out=None):
-        cdef fd_job job
-        cdef int dtype
-        cdef int64_t n
-        cdef cnp.ndarray y
-        if (running != NULL and is_plain(x, &dtype) and (out is None or is_plain_out(out, x)) and self.draws_in_order()
-                and (<object>x).shape == self.shape):
-            n = cnp.PyArray_SIZE(x)
-            if n < most_elements:
-                y = out if out is not None else cnp.PyArray_EMPTY(
-                    cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
-                job.kernels = running
-                job.draw.key = self.draw_key
-                job.draw.call = self.draw_call
-                job.draw.threshold = self.draw_threshold
-                job.map.offset = self._offset
-                job.map.ndim = 0
-                job.map.bits = NULL
-                job.op = FD_DROPOUT
-                job.dtype = <fd_dtype>dtype
-                walk(&job, n, x, None, y, self.scale)
-                return y
-        return general(self, x, out)
 
-    return functools.update_wrapper(apply, general)
+cdef bint is_line(cnp.ndarray x) noexcept:
+    """Whether it has one dimension, along which elements have memory of their own."""
+    return (cnp.PyArray_NDIM(x) == 1
+            and (cnp.PyArray_STRIDE(x, 0) >= cnp.PyArray_ITEMSIZE(x)
+                 or cnp.PyArray_STRIDE(x, 0) <= -cnp.PyArray_ITEMSIZE(x)))
+
+
+cdef bint is_line_out(out, cnp.ndarray x) noexcept:
+    """Whether NumPy's iterator can write the result for a line to out as it is."""
+    return (type(out) is cnp.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>out) == cnp.PyArray_TYPE(x)
+            and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and same_shape(<cnp.ndarray>out, x)
+            and is_line(<cnp.ndarray>out))
+
+
+def plain_apply(walked_dims):
+    """A decorator for a method ``(x, out=None)`` of a mask that drops and scales the elements of x.
+
+    It does plain calls itself: of arrays that kernels take as they are, and of those of one dimension. ``walked_dims``
+    gives the dimensions of a part of a mask, from its shape and strides; None where they are not plain.
+    """
+
+    def decorate(general):
+        def apply(DropoutState self not None, x, out=None):
+            cdef fd_job job
+            cdef fd_operands operands
+            cdef int dtype
+            cdef int64_t n
+            cdef bint is_direct
+            cdef tuple dims = None
+            cdef cnp.ndarray y
+            if (running != NULL and is_native(x, &dtype) and self.only_draws() and (<object>x).shape == self.shape
+                    and 0 < cnp.PyArray_SIZE(x) < most_elements):
+                is_direct = cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>x) and (out is None or is_plain_out(out, x))
+                if self.strides is not None:
+                    dims = walked_dims(self.shape, self.strides)
+                if ((is_direct or (is_line(x) and (out is None or is_line_out(out, x))))
+                        and (dims is not None or self.strides is None)):
+                    n = cnp.PyArray_SIZE(x)
+                    y = out if out is not None else cnp.PyArray_EMPTY(
+                        cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+                    job.kernels = running
+                    job.draw.key = self.draw_key
+                    job.draw.call = self.draw_call
+                    job.draw.threshold = self.draw_threshold
+                    job.map.offset = self._offset
+                    job.map.ndim = 0
+                    job.map.bits = NULL
+                    job.op = FD_DROPOUT
+                    job.dtype = <fd_dtype>dtype
+                    if dims is not None:
+                        fill_dims(&job.map, dims)
+                    if is_direct:
+                        walk(&job, n, x, None, y, self.scale)
+                    else:
+                        operands.other = operands.bias = NULL
+                        operands.scale = self.scale
+                        operands.nontemporal = False
+                        iterate(&job, &operands, x, None, y, 0, n)
+                    return y
+            return general(self, x, out)
+
+        return functools.update_wrapper(apply, general)
+
+    return decorate
 
 
 # Every other call
@@ -787,7 +842,7 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap in
     """Take over a draw and an index map for an array of so many elements, of which there is one at least."""
     cdef const uint8_t[::1] view
     cdef int d
-    cdef int64_t left = size, last = index_map.offset, most = INT64_MAX
+    cdef int64_t left = size, first = index_map.offset, last = index_map.offset, most = INT64_MAX, step
     cdef tuple dims = index_map.dims
     job.kernels = kernels
     job.draw = draw.draw
@@ -809,12 +864,17 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap in
             raise ValueError(dims)
         fill_dims(&job.map, dims)
         for d in range(job.map.ndim):
-            if job.map.shape[d] < 1 or job.map.stride[d] < 0 or left % job.map.shape[d] != 0:
+            if job.map.shape[d] < 1 or left % job.map.shape[d] != 0:
                 raise ValueError((dims, size))
             left //= job.map.shape[d]
-            if job.map.shape[d] > 1 and job.map.stride[d] > (most - last) // (job.map.shape[d] - 1):
-                raise ValueError((job.map.offset, dims, most))
-            last += (job.map.shape[d] - 1) * job.map.stride[d]
+            if job.map.shape[d] > 1:
+                step = job.map.stride[d]
+                if step > (most - last) // (job.map.shape[d] - 1) or step < -(first // (job.map.shape[d] - 1)):
+                    raise ValueError((job.map.offset, dims, most))
+                if step > 0:
+                    last += (job.map.shape[d] - 1) * step
+                else:
+                    first += (job.map.shape[d] - 1) * step
         if left != 1:
             raise ValueError((dims, size))
     if index_map.bits is not None:

@@ -138,7 +138,7 @@ class MaskState:
     ) -> None:
         """Set these fields, of a mask that nobody else has yet. Without a key it is not drawn."""
         fill(self, "_shape", shape)
-        fill(self, "_given_strides", None if strides is None or strides == own_strides(shape) else strides)
+        fill(self, "_given_strides", None if strides is None or are_own(strides, shape) else strides)
         fill(self, "_first", offset)
         fill(self, "_drawn_by", None if key is None or call is None else (key, call))
 
@@ -203,6 +203,12 @@ class DropoutState(MaskState):
 fill = object.__setattr__  # which the masks' own does not let through
 
 
+def are_own(strides: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether these are the same as own_strides(), but for axes along which there is nowhere to go."""
+    places = zip(shape, strides, own_strides(shape), strict=True)
+    return all(given == own or length == 1 for length, given, own in places)
+
+
 def own_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Those of a mask that is not a part of another and shares no decisions."""
     strides = []
@@ -253,6 +259,6 @@ def plain_dropout(plain: PlainCalls) -> Callable[[Function], Function]:
     return lambda general: general
 
 
-def plain_apply(general: Function) -> Function:
+def plain_apply(walked_dims: Callable[..., Any]) -> Callable[[Function], Function]:
     """The same for a method."""
-    return general
+    return lambda general: general

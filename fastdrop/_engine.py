@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -86,59 +87,68 @@ def copied(x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 def apply(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap = IN_ORDER) -> None:
     """``Kernels.apply`` for the whole of an array."""
     size = operands.x.size
-    if not (operands.x.flags.c_contiguous and operands.y.flags.c_contiguous):
-        operands, index_map = _in_order_of_memory(operation, operands, draw, index_map)
+    if not operation.reads_normals and size > 0:
+        order = None
+        if operands.y.ndim > 1 and not (operands.x.flags.c_contiguous and operands.y.flags.c_contiguous):
+            order = _order_of_memory(operation, operands)
+        if order is not None:
+            strides = _geometry.strides_along(operands.y.shape, index_map.dims)
+            place = _geometry.place_in_memory(operands.y.shape, strides, order, index_map.offset)
+            operands = _transposed(operands, order)
+            index_map = index_map_at(place, draw, index_map.bits)
+        elif index_map.dims is not None:
+            index_map = index_map_at(_geometry.place_of(index_map.dims, index_map.offset), draw, index_map.bits)
     if size < _backend.LARGE:
         _backend.running.apply(operation, operands, draw, index_map)
     else:
         _apply_large(operation, operands, draw, index_map, size)
 
 
-def _in_order_of_memory(
-    operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap
-) -> tuple[Operands, IndexMap]:
-    """The same for arrays that are dense in another order of axes than C's, and all in that one.
+def _order_of_memory(operation: Operation, operands: Operands) -> tuple[int, ...] | None:
+    """The axes as they follow in memory, of arrays that are dense and all in one order, which is not C's.
 
-    They are walked as they lie in memory. Their decisions, an eighth of a byte for each, are brought into that order.
+    They are walked as they lie in memory.
     """
     x, y, other = operands.x, operands.y, operands.other
-    order = sorted(range(y.ndim), key=lambda axis: (y.shape[axis] == 1, -y.strides[axis]))
-    arrays = [array.transpose(order) for array in (x, y, other) if array is not None]
-    is_dense = all(array.flags.c_contiguous for array in arrays)
-    if not is_dense or operation.reads_normals or operation.reads_bias:
-        return operands, index_map
-    place = _geometry.place_in_memory(
-        y.shape, _geometry.strides_along(y.shape, index_map.dims), tuple(order), index_map.offset
-    )
-    try:
-        moved = index_map_at(place, y.size, draw, index_map.bits)
-    except MemoryError:  # without these bits it takes longer
-        return operands, index_map
-    in_order = arrays[1]
-    return (
-        _backend.Operands(
-            in_order if x is y else arrays[0],
-            in_order,
-            operands.scale,
-            None if other is None else in_order if other is y else arrays[2],
-            None,
-            operands.shift,
-            operands.fill,
-        ),
-        moved,
-    )
+    if other is None and x.flags.f_contiguous and y.flags.f_contiguous:
+        return tuple(range(y.ndim - 1, -1, -1))
+    order = tuple(sorted(range(y.ndim), key=lambda axis: (y.shape[axis] == 1, -y.strides[axis])))
+    if operation.reads_bias and y.shape[-1] > 1 and order[y.ndim - 1 - y.shape.count(1)] != y.ndim - 1:
+        return None  # the bias would not stand along the innermost axis
+    arrays = (x, y) if other is None else (x, y, other)
+    return order if all(array.transpose(order).flags.c_contiguous for array in arrays) else None
 
 
-def index_map_at(place: Place, size: int, draw: Draw, bits: Bits | None = None) -> IndexMap:
-    """The index map of an array in the order of its memory, for a draw or for the bits that replace it."""
+def _transposed(operands: Operands, order: tuple[int, ...]) -> Operands:
+    """The same with other views of the arrays. What is one array stays one."""
+    x, y, other = operands.x, operands.y, operands.other
+    in_order = y.transpose(order)
+
+    def view(array: np.ndarray) -> np.ndarray:
+        return in_order if array is y else array.transpose(order)
+
+    others = None if other is None else view(other)
+    return _backend.Operands(view(x), in_order, operands.scale, others, operands.bias, operands.shift, operands.fill)
+
+
+def index_map_at(place: Place, draw: Draw, bits: Bits | None = None) -> IndexMap:
+    """The index map of an array in the order of its memory, for a draw or for the bits that replace it.
+
+    Decisions that elements share, or that lie across the array's order, are drawn here, and brought into that order:
+    an eighth of a byte for each.
+    """
     offset = place.offset
-    if bits is None:
-        if place.span == 0:
-            return _backend.IndexMap(offset, place.dims)
-        bits = _backend.running.keep_bits(place.span, draw, offset)
-        offset = 0
-    index_map = _backend.IndexMap(offset, place.dims, bits)
-    return _backend.IndexMap(0, None, _backend.running.order_bits(size, index_map)) if place.is_across else index_map
+    try:
+        if bits is None and place.span > 0:
+            bits = _backend.running.keep_bits(place.span, draw, place.first)
+            offset -= place.first
+        if bits is not None and place.crossed is not None:
+            size = math.prod(length for length, _ in place.crossed)
+            bits = _backend.running.order_bits(size, _backend.IndexMap(offset, place.crossed, bits))
+            return _backend.IndexMap(0, place.ordered, bits)
+    except MemoryError:  # without these bits it takes longer
+        pass
+    return _backend.IndexMap(offset, place.dims, bits)
 
 
 def _apply_large(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, size: int) -> None:
@@ -161,6 +171,8 @@ def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
     """``Kernels.keep`` for the whole of a mask: a new array of booleans."""
     kernels = _backend.running
     out = np.empty(shape, np.bool_)
+    if index_map.dims is not None and out.size > 0:
+        index_map = index_map_at(_geometry.place_of(index_map.dims, index_map.offset), draw, index_map.bits)
     if _threads.pay(out.size):
         _threads.share(lambda chunks, from_front: kernels.keep(out, draw, index_map, chunks, from_front), out.size)
     else:

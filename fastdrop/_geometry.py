@@ -46,24 +46,25 @@ def dims_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
 
 
 @functools.lru_cache
-def shared_span(dims: tuple[tuple[int, int], ...]) -> int:
-    """How many decisions to draw once for the time of a call, because elements share them; 0 where they do not."""
-    if all(stride != 0 for _, stride in dims):
-        return 0
-    return 1 + sum((n - 1) * stride for n, stride in dims)
-
-
-@functools.lru_cache
 def index_map_of(shape: tuple[int, ...], noise_shape: tuple[int | None, ...]) -> tuple[tuple[int, ...], Dims, int]:
-    """Strides, dims and span of a mask that is drawn in a noise_shape, which is checked."""
+    """Strides, dims and the decisions to draw at once of a mask that is drawn in a noise_shape, which is checked."""
     strides = strides_of(shape, _arguments.noise_lengths(noise_shape, shape))
     dims = dims_of(shape, strides)
-    return strides, dims, shared_span(dims) if dims is not None else 0
+    return strides, dims, 0 if dims is None else place_of(dims, 0).span
 
 
-def last_index(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> int:
-    """The highest index of an element, of a mask that has any."""
-    return offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+def first_and_last(shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> tuple[int, int]:
+    """The lowest and the highest index of an element, of a mask that has any."""
+    steps = [(n - 1) * stride for n, stride in zip(shape, strides, strict=True)]
+    return offset + sum(step for step in steps if step < 0), offset + sum(step for step in steps if step > 0)
+
+
+# Decisions that are drawn at once are held as bits. So many for each element of an array: else it is a narrow part of a
+# wide mask, whose elements are drawn by themselves.
+_MOST_HELD = 16
+
+# A row of so many elements is drawn and applied in one step, wherever the row before it lies.
+_LONG_ROW = 1024
 
 
 class Place(NamedTuple):
@@ -71,11 +72,12 @@ class Place(NamedTuple):
 
     offset: int
     dims: Dims
-    span: int  # decisions to draw at once, because elements share them or lie across their order; or 0
-    is_across: bool  # they are to be brought into the order of the memory then
+    span: int = 0  # decisions to draw at once, because elements share them or lie across their order; or 0
+    first: int = 0  # the index of the first of them
+    crossed: Dims = None  # the dimensions of decisions that are to be brought into the array's order
+    ordered: Dims = None  # and then those of the array
 
 
-@functools.lru_cache(maxsize=1024)
 def place_in_memory(shape: tuple[int, ...], strides: tuple[int, ...], order: tuple[int, ...], offset: int) -> Place:
     """For an array that is dense in memory, with its axes from the outermost to the innermost there.
 
@@ -90,13 +92,38 @@ def place_in_memory(shape: tuple[int, ...], strides: tuple[int, ...], order: tup
         The index of the first element.
     """
     dims = dims_of(tuple(shape[axis] for axis in order), tuple(strides[axis] for axis in order))
+    return Place(offset, None) if dims is None else place_of(dims, offset)
+
+
+@functools.lru_cache(maxsize=1024)
+def place_of(dims: tuple[tuple[int, int], ...], offset: int) -> Place:
+    """For the fewest dimensions of an array, in the order of its memory."""
+    drawn = tuple(dim for dim in dims if dim[1] != 0)
+    is_shared = drawn != dims
+    is_across = any(abs(outer[1]) < abs(inner[1]) for outer, inner in pairwise(drawn))
+    span = 1 + sum((length - 1) * abs(stride) for length, stride in drawn)
+    # A decision for elements that follow each other, or for all, is drawn on the way.
+    is_on_the_way = len(dims) <= 2 and dims[-1][1] == 0 and drawn in ((), ((dims[0][0], 1),))
+    is_at_once = (is_shared and not is_on_the_way) or (is_across and (dims[-1][0] < _LONG_ROW or dims[-1][1] != 1))
+    if not is_at_once or span > _MOST_HELD * math.prod(length for length, _ in dims):
+        span = 0
+    crossed = ordered = None
+    if is_across and abs(drawn[-1][1]) != 1:
+        crossed = drawn
+        shape = tuple(length for length, _ in dims)
+        ordered = dims_of(shape, strides_of(shape, tuple(length if stride != 0 else 1 for length, stride in dims)))
+    first = offset + sum((length - 1) * stride for length, stride in drawn if stride < 0)
+    return Place(offset, dims, span, first, crossed, ordered)
+
+
+@functools.lru_cache(maxsize=1024)
+def walked_dims(shape: tuple[int, ...], strides: tuple[int, ...]) -> Dims:
+    """The dims of a part of a mask, where its decisions need not be held or brought into another order; else None."""
+    dims = dims_of(shape, strides)
     if dims is None:
-        return Place(offset, None, 0, False)
-    span = 1 + sum((length - 1) * stride for length, stride in dims)
-    is_shared = any(stride == 0 for _, stride in dims)
-    is_across = not is_shared and (dims[-1][1] > 1 or any(outer[1] < inner[1] for outer, inner in pairwise(dims)))
-    is_at_once = (is_shared or is_across) and span <= 8 * math.prod(shape)  # else it is a narrow part of a wide mask
-    return Place(offset, dims, span if is_at_once else 0, is_across)
+        return ((math.prod(shape), 1),)
+    place = place_of(dims, 0)
+    return dims if place.span == 0 and place.crossed is None else None
 
 
 @functools.lru_cache

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, SupportsIndex
@@ -93,9 +92,51 @@ class _Mask(_backend.MaskState):
         return y
 
     def __getitem__(self, index: _indexing.Index) -> Self:
-        """The mask of the part ``x[index]`` of an array, for slices without steps, ints and an Ellipsis."""
+        """The mask of the part ``x[index]`` of an array, for slices, ints, None and an Ellipsis."""
         shape, strides, offset = _indexing.part(index, self.shape, self._strides, self._offset)
         return self._made(shape, strides, offset, self.key, self.call, *self._numbers())
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError(f"len() of a {type(self).__name__} without dimensions")
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return True  # there is a mask, of whatever length
+
+    @property
+    def T(self) -> Self:
+        """The mask of the transposed array ``x.T``: all axes in reverse order."""
+        return self.transpose()
+
+    def transpose(self, *axes: SupportsIndex | Sequence[SupportsIndex] | None) -> Self:
+        """The mask of ``x.transpose(axes)``: the same decisions, with axes in another order. It is as lazy as this one.
+
+        Parameters
+        ----------
+        *axes : int, or one sequence of int
+            The axes of this mask in the order in which the new one has them. Without any, or with None, they are
+            reversed.
+
+        Returns
+        -------
+        A mask of the same kind
+            ``np.asarray(mask.transpose(axes))`` is ``np.asarray(mask).transpose(axes)``.
+
+        Examples
+        --------
+        >>> import numpy as np, fastdrop
+        >>> mask = fastdrop.DropoutMask((2, 3, 4), 0.5, key=2026)
+        >>> mask.transpose(2, 0, 1).shape
+        (4, 2, 3)
+        >>> x = np.ones((2, 3, 4))
+        >>> np.array_equal(mask.T.apply(x.T), mask.apply(x).T)
+        True
+        """
+        order = _indexing.axes_of(axes, self.ndim)
+        shape, strides = self.shape, self._strides
+        new_shape, new_strides = tuple(shape[axis] for axis in order), tuple(strides[axis] for axis in order)
+        return self._made(new_shape, new_strides, self._offset, self.key, self.call, *self._numbers())
 
     @classmethod
     def _made(
@@ -152,14 +193,18 @@ class _Mask(_backend.MaskState):
         return getattr(ufunc, method)(*arrays, **options)
 
     def _described(self, text: str) -> str:
-        return text if self._is_whole else f"<part of a mask, from element {self._offset} on: {text}>"
+        if self._is_whole:
+            return text
+        steps = "" if self._is_in_order else f", in steps of {self._strides}"
+        return f"<part of a mask, from element {self._offset} on{steps}: {text}>"
 
 
 class DropoutMask(_backend.DropoutState, _Mask):
     """The mask of one draw, without its memory: a recipe of a few numbers, carried out when needed.
 
     Applied again it gives the same zeros at the same places, so it is what a backward pass needs, and a part of it
-    (``mask[2:4]``) is what a chunk or a shard of the array needs. It is immutable, hashable and small to pickle.
+    (``mask[2:4]``) is what a chunk or a shard of the array needs. Slices with steps, ``mask.T`` and ``mask[None]`` are
+    masks of the same views of the array. It is immutable, hashable and small to pickle.
 
     Parameters
     ----------
@@ -310,14 +355,8 @@ class DropoutMask(_backend.DropoutState, _Mask):
     def _index_map(self) -> IndexMap:
         if self._bits is None and self._is_in_order:
             return _backend.IndexMap(self._offset) if self._offset else _engine.IN_ORDER
-        dims = _geometry.dims_of(self.shape, self._strides)
-        if self._bits is not None:
-            return _backend.IndexMap(self._offset, dims, np.frombuffer(self._bits, np.uint8))
-        span = 0 if dims is None else _geometry.shared_span(dims)
-        if 0 < span <= 8 * self.size:  # else it is a narrow part of a wide mask
-            with contextlib.suppress(MemoryError):  # without these bits it takes longer
-                return _backend.IndexMap(0, dims, _backend.running.keep_bits(span, self._draw(), self._offset))
-        return _backend.IndexMap(self._offset, dims)
+        bits = None if self._bits is None else np.frombuffer(self._bits, np.uint8)
+        return _backend.IndexMap(self._offset, _geometry.dims_of(self.shape, self._strides), bits)
 
     def _factor(self) -> float:
         return self.scale
@@ -327,7 +366,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
 
     # What a mask is for
 
-    @_backend.plain_apply
+    @_backend.plain_apply(_geometry.walked_dims)
     def apply(self, x: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Drop and scale the elements of an array by this mask: the forward pass again, or the backward pass.
 
@@ -345,7 +384,7 @@ class DropoutMask(_backend.DropoutState, _Mask):
         """
         return self._applied(Operation.DROPOUT, *self._checked(x, out, "x"))
 
-    @_backend.plain_apply
+    @_backend.plain_apply(_geometry.walked_dims)
     def backward(self, dy: npt.ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """The gradient with respect to x, of the gradient with respect to the result: the same as ``apply``.
 
@@ -663,7 +702,7 @@ def _restored(
     bits = mask._bits if isinstance(mask, DropoutMask) else None
     if (key is None) != (bits is not None):
         raise ValueError("a mask's state must have a key or bits, and not both")
-    end = 1 + _geometry.last_index(shape, mask._strides, offset) if mask.size > 0 else 0
+    end = 1 + _geometry.first_and_last(shape, mask._strides, offset)[1] if mask.size > 0 else 0
     if bits is not None and end > 8 * len(bits):
         raise ValueError(f"a mask's state must have a bit for each of {end} elements, got {8 * len(bits)} bits")
     return mask
@@ -674,10 +713,12 @@ def check_places(shape: tuple[int, ...], strides: Any, offset: Any) -> None:
     given = _geometry.strides_of(shape, None) if strides is None else strides
     if not (isinstance(given, tuple) and all(type(number) is int for number in (offset, *given))):
         raise TypeError(f"a mask's state must have ints as offset and strides, got {offset!r} and {strides!r}")
-    if len(given) != len(shape) or any(number < 0 for number in (offset, *given)):
+    is_one_each = len(given) == len(shape)
+    first, last = _geometry.first_and_last(shape, given, offset) if is_one_each and 0 not in shape else (offset, offset)
+    if not is_one_each or offset < 0 or first < 0:
         raise ValueError(
-            f"a mask's state must have an offset and, for each length of {shape}, a stride of at least 0, "
+            f"a mask's state must have an offset and, for each length of {shape}, a stride, with elements from 0 on, "
             f"got {offset} and {strides}"
         )
-    if max(0, *given, offset, *([_geometry.last_index(shape, given, offset)] if 0 not in shape else [])) >= 1 << 63:
+    if max(offset, last, *map(abs, given)) >= 1 << 63:
         raise ValueError(f"a mask's state must have its elements below 2**63, got {offset} and {strides} for {shape}")

@@ -46,7 +46,14 @@ from mutants import Mutant, mutants_of, sampled
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tests/mutation_results.json"
-MUTATED = ("fastdrop/*.py", "csrc/*.inc.h", "csrc/walk.c")  # * takes subfolders too
+MUTATED = (
+    "fastdrop/*.py",
+    "csrc/*.inc.h",
+    "csrc/walk.c",
+    "csrc/order.c",
+    "csrc/runs.h",
+    "csrc/bits.h",
+)  # * takes subfolders too
 LEFT_OUT = ("test_core.py", "test_benchmark_*.py", "test_report_page.py", "test_against_peers.py")
 CORE_TESTS = ["tests/test_core.py", "-k", "cc-address-undefined"]  # only for C that all others let pass: slow
 PLUGIN = "tests/mutation_plugin.py"

@@ -566,8 +566,8 @@ def test_a_gaussian_mask_of_bad_parameters_is_not_made(given, error, pieces):
 
 
 BAD_INDICES = [
-    case("step", np.s_[::2], ValueError, "step"),
-    case("negative step", np.s_[:, ::-1], ValueError, "step"),
+    case("step of 0", np.s_[::0], ValueError, "step", "0"),
+    case("float as step", np.s_[::2.0], TypeError, "slice", "ints", "2.0"),
     case("slice beyond the end", np.s_[0:5], ValueError, "length 4", "0, 5"),
     case("slice from beyond the end", np.s_[5:], ValueError, "length 4", "5"),
     case("slice before the start", np.s_[:, -6:], ValueError, "length 5", "-6"),
@@ -575,8 +575,7 @@ BAD_INDICES = [
     case("int before the start", np.s_[:, -6], ValueError, "length 5", "-6"),
     case("too many", np.s_[0, 0, 0], ValueError, "(4, 5)", "(0, 0, 0)", "at most 2"),
     case("two Ellipses", np.s_[..., ...], ValueError, "one Ellipsis"),
-    case("newaxis", np.newaxis, TypeError, "slices", "ints", "None"),
-    case("newaxis in the place of a dimension", np.s_[:, np.newaxis], TypeError, "slices", "ints", "None"),
+    case("too many beside newaxis", np.s_[0, np.newaxis, 0, 0], ValueError, "(4, 5)", "None", "at most 2"),
     case("float", 1.0, TypeError, "slices", "ints", "1.0"),
     case("float in a slice", np.s_[1.5:], TypeError, "slice", "ints", "1.5"),
     case("bool", True, TypeError, "slices", "ints", "True"),

@@ -196,10 +196,24 @@ def test_a_part_has_the_decisions_and_the_scale_of_the_whole(mask, either):
         np.testing.assert_array_equal(part[...].backward(x[index]), y[index])
 
 
+def test_a_block_mask_transposed_or_reversed_is_not_the_whole(either):
+    mask = fastdrop.BlockMask((3, 8, 8), 0.3, 3, key=1)
+    keep = np.asarray(mask)
+    for same, expected in ((mask.transpose(0, 2, 1), keep.transpose(0, 2, 1)), (mask[:, ::-1], keep[:, ::-1])):
+        np.testing.assert_array_equal(same, expected)
+        np.testing.assert_array_equal(same.packbits(), np.packbits(expected, bitorder="little"))
+        assert pickle.loads(pickle.dumps(same)) == same
+        assert same != mask
+
+
 def test_a_broken_state_is_refused():
     restored, (*whole, part) = WHOLES[0][1].__reduce__()
     shape, strides, offset = part
-    for broken in ((shape, strides, offset + 1), (shape, strides[:-1], offset), (shape, (-1, *strides[1:]), offset)):
+    for broken in (
+        (shape, strides, offset + 1),
+        (shape, strides[:-1], offset),
+        (shape, (-(10**6), *strides[1:]), offset),
+    ):
         with pytest.raises(ValueError, match="a mask's state must have"):
             restored(*whole, broken)
 

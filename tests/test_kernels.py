@@ -432,7 +432,8 @@ def placings(draw):
     lengths = [draw(st.integers(1, limit)) for _ in range(ndim)]
     if draw(st.booleans()):
         lengths[-1] = draw(st.sampled_from([1, 31, 32, 33, 127, 128, 129, 600]))
-    strides = [draw(st.sampled_from([0, 1, 2, 3, 31, 128, 129, 700])) for _ in range(ndim)]
+    steps = st.sampled_from([0, 1, 2, 3, 31, 47, 48, 128, 129, 700, -1, -2, -31, -48, -129])
+    strides = [draw(steps) for _ in range(ndim)]
     if draw(st.booleans()):
         strides[-1] = 1
     return tuple(zip(lengths, strides, strict=True))
@@ -453,6 +454,8 @@ def test_strided_places_in_the_stream(
     shape = [length for length, _ in dims]
     n = int(np.prod(shape))
     index = sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    before = -int(index.min())
+    index += before
     span = int(index.max()) + 1
     drawn = np.empty(span, np.bool_)
     oracle.keep(drawn, 0, span, key, 1, threshold, offset)
@@ -461,6 +464,7 @@ def test_strided_places_in_the_stream(
     if given_bits:
         offset = offset % 29
         bits = np.packbits(np.concatenate([np.ones(offset, np.bool_), drawn]), bitorder="little")
+    first, offset = offset, offset + before
     start, stop = sorted(int(bound * n) for bound in bounds)
     x = values(dtype, n, 4)
     all_kept = np.empty(n, dtype)
@@ -476,7 +480,8 @@ def test_strided_places_in_the_stream(
     chosen = keep
     if op in WITH_NORMALS:
         bits = None
-        chosen = normal_elements(0, span, key, 1, offset, None)[index]
+        offset = first + before
+        chosen = normal_elements(0, span, key, 1, first, None)[index]
     x, other, bias = numbers_of(dtype, n, 1), numbers_of(dtype, n, 2), numbers_of(dtype, 57, 3)
     how = {"scale": 1.25, "shift": 0.3, "fill": -1.1}
     y = np.full(n, 7, dtype)
@@ -488,17 +493,115 @@ def test_strided_places_in_the_stream(
     np.testing.assert_array_equal(bits_of(y), bits_of(expected))
 
 
+@pytest.mark.parametrize("given_bits", [False, True], ids=["drawn", "given"])
+def test_decisions_that_are_repeated_any_number_of_times(compiled, oracle, given_bits):
+    """Words of repeated bits, for whatever lengths they hold whole runs; any element may be the first or the last."""
+    offset = 77 if given_bits else 2**32 - 777
+    decisions = np.empty(9000, np.bool_)
+    oracle.keep(decisions, 0, 9000, 3, 1, TENTH, offset)
+    bits = np.packbits(np.concatenate([np.ones(77, np.bool_), decisions]), bitorder="little") if given_bits else None
+    for length in (*range(1, 67), 100, 127, 128, 600, 1023, 1024, 1500):
+        runs = min(9000, 30_000 // length)
+        n = runs * length
+        expected = np.repeat(decisions[:runs], length)
+        x = np.arange(1, n + 1, dtype=np.float32)
+        for start, stop in (
+            (0, n),
+            (1, n - 1),
+            (length // 2, n),
+            (length, n - length),
+            (3 * length + 1, 3 * length + 2),
+        ):
+            how = {"key": 3, "call": 1, "threshold": TENTH, "offset": offset, "dims": ((runs, 1), (length, 0))}
+            y = Guarded(n, np.float32, 3)
+            compiled.apply(x, y.array, start, stop, **how, bits=bits, scale=2.0)
+            np.testing.assert_array_equal(y.array[start:stop], np.where(expected, x * 2, 0)[start:stop])
+            assert np.array_equal(y.memory[: y.before + 4 * start], y.original[: y.before + 4 * start])
+            assert np.array_equal(y.memory[y.before + 4 * stop :], y.original[y.before + 4 * stop :])
+            keep = Guarded(n, np.uint8, 1)
+            compiled.keep(keep.array.view(np.bool_), start, stop, **how, bits=bits)
+            np.testing.assert_array_equal(keep.array[start:stop], expected[start:stop])
+            assert np.array_equal(keep.memory[: keep.before + start], keep.original[: keep.before + start])
+            assert np.array_equal(keep.memory[keep.before + stop :], keep.original[keep.before + stop :])
+
+
+@pytest.mark.parametrize(
+    "dims", [((50, 7), (9, 1), (13, 0)), ((40, 300), (30, 0), (33, 1)), ((3, 5000), (40, 0), (7, 3))]
+)
+def test_shared_decisions_in_an_outer_dimension_too(implementation, oracle, dims):
+    """Runs and rows that are repeated, few at a time and again in another place."""
+    n = int(np.prod([length for length, _ in dims]))
+    index = sum(c * stride for c, (_, stride) in zip(np.indices([m for m, _ in dims]), dims, strict=True)).reshape(-1)
+    drawn = np.empty(int(index.max()) + 1, np.bool_)
+    oracle.keep(drawn, 0, drawn.size, 3, 1, TENTH, 2**40 + 3)
+    bits = np.packbits(drawn, bitorder="little")
+    for start, stop in ((0, n), (1, n - 1), (n // 3, min(n, n // 3 + 1500)), (n - 1, n)):
+        for given_bits, offset in ((None, 2**40 + 3), (bits, 0)):
+            keep = np.empty(n, np.bool_)
+            implementation.keep(keep, start, stop, 3, 1, TENTH, offset, dims, given_bits)
+            np.testing.assert_array_equal(keep[start:stop], drawn[index][start:stop])
+            y = np.empty(n, np.float16)
+            implementation.apply(np.ones_like(y), y, start, stop, 3, 1, TENTH, 2.0, offset, dims, given_bits)
+            np.testing.assert_array_equal(y[start:stop], drawn[index][start:stop] * 2)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.25, 0.1, 1e-9, 1 - 1e-9, 1.0])
+@pytest.mark.parametrize("stride", [48, 100, 128, 1024, 2**33 + 1, -129, 47, 5, -3])
+def test_elements_apart_from_each_other(compiled, oracle, rate, stride):
+    """Columns, slices with steps and such: each in a block of its own, or a few in one."""
+    threshold, n = round(rate * 2**32), 1100
+    offset = 2**32 - 50_000 if stride > 0 else 2**32 + 100_000
+    expected, keep = np.empty(n, np.bool_), np.empty(n, np.bool_)
+    oracle.keep(expected, 0, n, 7, 2, threshold, offset, ((n, stride),))
+    for start, stop in ((0, n), (1, 2), (3, 20), (5, 261), (100, 356), (n - 7, n)):
+        compiled.keep(keep, start, stop, 7, 2, threshold, offset, ((n, stride),))
+        np.testing.assert_array_equal(keep[start:stop], expected[start:stop])
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+@pytest.mark.parametrize(
+    ("rows", "row", "stride"),
+    [
+        (60, 487, 512),
+        (300, 16, 4096),
+        (500, 1, 40),
+        (400, 3, 100),
+        (70, 129, 129 + 7),
+        (9, 1023, 1100),
+        (5, 1500, 9000),
+    ],
+)
+def test_windows_whose_rows_straddle_blocks(compiled, oracle, rate, rows, row, stride):
+    """Pieces end within rows, and where the blocks that are drawn together are all in use."""
+    threshold, n, dims = round(rate * 2**32), rows * row, ((rows, stride), (row, 1))
+    expected, keep = np.empty(n, np.bool_), np.empty(n, np.bool_)
+    for offset in (0, 13, 2**32 - 777):
+        oracle.keep(expected, 0, n, 7, 2, threshold, offset, dims)
+        for start, stop in ((0, n), (1, n - 1), (n // 2, n)):
+            compiled.keep(keep, start, stop, 7, 2, threshold, offset, dims)
+            np.testing.assert_array_equal(keep[start:stop], expected[start:stop])
+        y = Guarded(n, np.float32, 1)
+        compiled.apply(np.ones(n, np.float32), y.array, 0, n, 7, 2, threshold, 2.0, offset, dims)
+        np.testing.assert_array_equal(y.array, expected * 2.0)
+        assert y.is_intact_outside()
+
+
 @given(dims=placings(), offset=st.integers(0, 30), seed=st.integers(0, 100))
 def test_given_bits_are_brought_into_the_order_of_the_array(implementation, dims, offset, seed):
     shape = [length for length, _ in dims]
     n = int(np.prod(shape))
-    index = offset + sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    index = sum(c * stride for c, (_, stride) in zip(np.indices(shape), dims, strict=True)).reshape(-1)
+    offset -= int(index.min())
+    index += offset
     given_bits = np.random.default_rng(seed).integers(0, 256, int(index.max()) // 8 + 1, np.uint8)
     expected = np.packbits(np.unpackbits(given_bits, bitorder="little")[index], bitorder="little")
     np.testing.assert_array_equal(implementation.order_bits(n, offset, dims, given_bits), expected)
 
 
-@pytest.mark.parametrize("lengths", [(64, 64), (128, 200), (3, 130), (65, 7, 66), (2, 5, 70, 9), (1000, 2)], ids=str)
+ACROSS = [(64, 64), (128, 200), (3, 130), (65, 7, 66), (2, 5, 70, 9), (1000, 2), (63, 65), (8, 129), (2, 3, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("lengths", ACROSS, ids=str)
 def test_bits_are_transposed_for_every_order_of_axes(implementation, lengths):
     n = int(np.prod(lengths))
     given_bits = np.random.default_rng(n).integers(0, 256, n // 8 + 1, np.uint8)
@@ -775,6 +878,12 @@ def test_nothing_past_the_ends_is_read(compiled):
                         keep = (rooms[1][-n:] if end else rooms[1][:n]).view(np.bool_)
                         kernels.keep(keep, 0, n, 1, 2, 0x19999999, first)
                         kernels.keep(keep, 0, n, 1, 2, 0, first, ((n, 1),), bits)
+                        for row in (1, 3, 64, 70):
+                            k = n // row * row
+                            if k > 0:
+                                dims = ((n // row, row), (row, 1))
+                                kernels.apply(x[:k], y[:k], 0, k, 1, 2, 3, 1.1, first + n - k, dims, bits)
+                                kernels.apply(x[:k], y[:k], 0, k, 1, 2, 3, 1.1, first + n - 1, ((k, -1),), bits)
                         other = rooms[3][part].view(dtype)
                         period = max(n, 32)
                         bias = rooms[4][slice(-period * item, None) if end else slice(period * item)].view(dtype)

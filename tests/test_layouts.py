@@ -4,6 +4,7 @@
 Arrays here are larger than the 8192 elements that NumPy's iterator buffers, and no length is a multiple of a lane.
 """
 
+import itertools
 import math
 
 import ml_dtypes
@@ -225,6 +226,47 @@ def test_lists_and_scalars_are_taken_as_numpy_takes_them(either, dropped):
     same_bits(mask_of(values).apply(values), dropped(np.array(values)))
     for scalar in (2.5, np.float32(2.5), np.float16(2.5), ml_dtypes.bfloat16(2.5)):
         same_bits(np.asarray(fastdrop.dropout(scalar, RATE, rng=stream())), dropped(np.asarray(scalar)))
+
+
+# Dense memory in every order of axes: with rims of squares of 64 x 64 bits, flat squares, and rows.
+DENSE = [(70, 130), (128, 64), (3, 200), (65, 8), (5, 66, 9), (2, 3, 70), (2, 3, 4, 5, 6), (3, 2, 33, 2, 7)]
+
+
+@pytest.mark.parametrize("shape", DENSE, ids=str)
+def test_every_order_of_axes(either, dropped, shape):
+    x = random_bits(shape, np.float32)
+    for order in itertools.permutations(range(len(shape))):
+        lies_so = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+        y = fastdrop.dropout(lies_so, RATE, rng=stream())
+        assert y.strides == lies_so.strides or 1 in shape
+        same_bits(y, dropped(x))
+        same_bits(mask_of(x).apply(lies_so), dropped(x))
+
+
+@pytest.mark.parametrize("noise_shape", [(5, 1, 9), (1, 66, 1), (5, 66, 1), (1, 1, 9), (5, 1, 1)], ids=str)
+def test_shared_decisions_in_every_order_of_axes(either, noise_shape):
+    x = np.random.default_rng(0).standard_normal((5, 66, 9))
+    keep = np.asarray(fastdrop.DropoutMask(noise_shape, RATE, key=KEY, call=CALL))
+    expected = np.where(keep, x * (1 / (1 - RATE)), 0)
+    mask = fastdrop.DropoutMask(x.shape, RATE, key=KEY, call=CALL, noise_shape=noise_shape)
+    for order in itertools.permutations(range(3)):
+        lies_so = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+        y = fastdrop.dropout(lies_so, RATE, rng=stream(), noise_shape=noise_shape)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(mask.transpose(order).apply(x.transpose(order)), expected.transpose(order))
+        np.testing.assert_array_equal(
+            mask.transpose(order)[1:, ::2], np.broadcast_to(keep, x.shape).transpose(order)[1:, ::2]
+        )
+
+
+def test_a_bias_along_the_innermost_axis_of_any_order(either):
+    x, bias, residual = np.random.default_rng(0).standard_normal((3, 5, 40, 7)), np.arange(7.0), np.ones((5, 40, 7))
+    expected = fastdrop.bias_dropout_add(x[0], bias, residual, RATE, rng=stream())
+    for order in itertools.permutations(range(3)):
+        back = np.argsort(order)
+        arrays = [np.ascontiguousarray(a.transpose(order)).transpose(back) for a in (x[0], residual)]
+        y = fastdrop.bias_dropout_add(arrays[0], bias, arrays[1], RATE, rng=stream())
+        np.testing.assert_array_equal(y, expected)
 
 
 # Subclasses

@@ -95,6 +95,16 @@ INDICES = [
     np.s_[..., 7:41],
     np.s_[2:, 1:3, -5:],
     np.s_[-1, 2:2],
+    np.s_[::2],
+    np.s_[::-1],
+    np.s_[..., ::-3],
+    np.s_[5:1:-2, ::-1, 40:3:-7],
+    np.s_[1::3, 4, ::5],
+    np.s_[0:3:3],
+    np.s_[2:5:-1],
+    None,
+    np.s_[None, 2, ..., None],
+    np.s_[:, None, ::-1, 3:8, None],
 ]
 
 
@@ -478,6 +488,66 @@ def test_a_mask_of_noise_shape_is_the_small_mask_broadcast(kind, either):
         mask = kind(SHAPE, 0.4, key=1, noise_shape=noise_shape)
         assert mask.noise_shape == (None if noise_shape == SHAPE else noise_shape)
         np.testing.assert_array_equal(mask, np.broadcast_to(small, SHAPE))
+
+
+def test_a_transposed_mask_is_the_mask_of_the_transposed_array(mask_3d, either):
+    x = np.random.default_rng(0).standard_normal(SHAPE)
+    whole, applied, gradient = np.asarray(mask_3d), mask_3d.apply(x), mask_3d.backward(x)
+    for order in itertools.permutations(range(3)):
+        mask = mask_3d.transpose(order)
+        assert type(mask) is type(mask_3d)
+        assert mask.shape == whole.transpose(order).shape
+        np.testing.assert_array_equal(mask, whole.transpose(order))
+        for values in (x.transpose(order), np.ascontiguousarray(x.transpose(order))):
+            np.testing.assert_array_equal(mask.apply(values), applied.transpose(order))
+            np.testing.assert_array_equal(mask.backward(values), gradient.transpose(order))
+        assert mask.transpose(np.argsort(order).tolist()) == mask_3d
+        assert pickle.loads(pickle.dumps(mask)) == mask
+        for index in (np.s_[1:, ::2], np.s_[::-1, 3], np.s_[2:5, None, 1:4, -3:], np.s_[0]):
+            part = mask[index]
+            expected = whole.transpose(order)[index]
+            np.testing.assert_array_equal(part, expected)
+            y = applied.transpose(order)[index]
+            np.testing.assert_array_equal(part.apply(x.transpose(order)[index]), y)
+            np.testing.assert_array_equal(part.T.apply(x.transpose(order)[index].T.copy()), y.T)
+
+
+def test_every_way_to_say_the_order_of_axes():
+    mask = DropoutMask((2, 3, 4), 0.4, key=1)
+    assert mask.T == mask.transpose() == mask.transpose(None) == mask.transpose(2, 1, 0) == np.transpose(mask)
+    assert mask.transpose(0, 2, 1) == mask.transpose([0, 2, 1]) == mask.transpose((0, -1, -2))
+    assert mask != mask.T
+    assert mask == mask.T.T
+    assert hash(mask.T.T) == hash(mask)
+    assert mask[None] == mask.transpose(0, 1, 2)[None] == DropoutMask((1, 2, 3, 4), 0.4, key=1)
+    assert DropoutMask((5, 1), 0.4, key=1) == DropoutMask((1, 5), 0.4, key=1).T
+    assert mask[..., None].shape == (2, 3, 4, 1)
+    assert repr(mask.T) == (
+        "<part of a mask, from element 0 on, in steps of (1, 4, 12): DropoutMask((4, 3, 2), 0.4, key=0x1, call=0)>"
+    )
+    assert DropoutMask((), 0.4, key=1) == DropoutMask((), 0.4, key=1).T
+    for bad in ((0, 1), (0, 1, 1), (0, 1, 3), (0, 1, 2, 3), ((),)):
+        with pytest.raises(ValueError, match="axes must be each of the 3 axes of the mask once"):
+            mask.transpose(*bad)
+    with pytest.raises(TypeError, match="axes must be ints"):
+        mask.transpose(0.0, 1, 2)
+
+
+def test_a_mask_is_as_long_as_its_first_dimension(mask):
+    assert mask
+    if mask.ndim > 0:
+        assert len(mask) == mask.shape[0]
+    else:
+        with pytest.raises(TypeError, match="without dimensions"):
+            len(mask)
+
+
+def test_a_reversed_mask_has_a_state_that_cannot_leave_the_stream():
+    mask = DropoutMask(100, 0.4, key=1)[::-1]
+    restored, state = mask.__reduce__()
+    assert restored(*state) == mask
+    with pytest.raises(ValueError, match="elements from 0 on"):
+        restored(state[0], state[1], 98, *state[3:])
 
 
 # Applying

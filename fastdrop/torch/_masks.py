@@ -195,7 +195,7 @@ def apply(
         index_map = _engine.IN_ORDER
     else:
         place = _place(tuple(y.shape), y.stride(), draw.shared, draw.shards)
-        index_map = _engine.index_map_at(place, size, c_draw)
+        index_map = _engine.index_map_at(place, c_draw)
     others = 0, 0, 0
     if other is not None:
         if not _is_dense(other, y):
