@@ -23,11 +23,14 @@ typedef struct {
 /* The words of the blocks from the i-th on. */
 INLINE void words_for(const plan *p, const undecided_list *list, unsigned i, unsigned domain, uint64_t w[4][2 * LANES])
 {
-    uint64_t high[2 * LANES];
-    for (unsigned j = 0; j < 2 * LANES; ++j) {
-        high[j] = p->call_high + domain;
+    const vec index[PAIR] = {load_lanes(list->block + i), load_lanes(list->block + i + LANES)};
+    blocks b = counters(p, index, domain, PAIR);
+    philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
+    const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
+    for (int r = 0; r < 4; ++r) {
+        store_lanes(w[r], words[r][0]);
+        store_lanes(w[r] + LANES, words[r][1]);
     }
-    words_at(p, list->block + i, high, w);
 }
 
 /* Decide all of them by their tails. The answers are bits of bytes that hold so many each. */
@@ -50,22 +53,15 @@ INLINE void decide_tails_of(const plan *p, const uint64_t *block, unsigned n, ui
     undecided_list list;
     list.count = 0;
     memset(list.block, 0, sizeof list.block);
-    for (unsigned base = 0; base < 2 * n; base += 64) { /* of the words, of which a block has two */
-        uint64_t holds = 0;
-        for (unsigned i = 0; i < 64 && base + i < 2 * n; i += LANES) {
-            holds |= (uint64_t)nonzero(undecided + 8 * (base + i)) << i;
-        }
-        for (; holds != 0 && base + ctz64(holds) < 2 * n; holds &= holds - 1) {
-            const unsigned word = base + ctz64(holds);
-            for (uint64_t w = load_le64(undecided + 8 * word); w != 0; w &= w - 1) {
-                const unsigned at = 64 * word + ctz64(w);
-                list.block[list.count] = block[at / BLOCK] * (BLOCK / 4) + at % BLOCK / 4;
-                list.within[list.count] = at % 4;
-                list.place[list.count] = (uint16_t)at;
-                if (++list.count == LIST) {
-                    decide_list(p, &list, keep, 8);
-                    list.count = 0;
-                }
+    for (unsigned at = 0; at < n * BLOCK; at += 64) {
+        for (uint64_t bits = load_le64(undecided + at / 8); bits != 0; bits &= bits - 1) {
+            const unsigned element = at + ctz64(bits);
+            list.block[list.count] = block[element / BLOCK] * (BLOCK / 4) + element % BLOCK / 4;
+            list.within[list.count] = element % 4;
+            list.place[list.count] = (uint16_t)element;
+            if (++list.count == LIST) {
+                decide_list(p, &list, keep, 8);
+                list.count = 0;
             }
         }
     }
@@ -86,13 +82,9 @@ static void NAME(keep_blocks)(const fd_draw *draw, const uint64_t *block, size_t
                 own[j] = block[done + (i + lanes[j] < some ? i + lanes[j] : i)];
             }
             const vec index[PAIR] = {load_lanes(own), load_lanes(own + LANES)};
-            comparison c;
-            for (int r = 0; r < 4; ++r) {
-                c.kept[r] = set1(p.all_dropped ? 0 : ~UINT64_C(0));
-                c.undecided[r] = set1(~UINT64_C(0));
-            }
+            comparison c = nothing_compared(&p);
             for (int plane = 0; plane < p.planes; ++plane) {
-                compare_plane(&c, &p, index, plane);
+                draw_planes(&c, &p, index, plane, PAIR, NULL);
             }
             store_step(keep + i * (BLOCK / 8), c.kept);
             store_step(undecided + i * (BLOCK / 8), c.undecided);

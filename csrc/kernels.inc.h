@@ -44,9 +44,9 @@
 
 #include "philox.inc.h"
 #include "planes.inc.h"
-#include "gather.inc.h"
 #include "apply.inc.h"
 #include "draw.inc.h"
+#include "gather.inc.h"
 #include "normals.inc.h"
 
 typedef void apply_function(const uint8_t *bits, uint64_t first, size_t n, const fd_operands *operands);

@@ -809,6 +809,18 @@ def test_masks_of_many_tiles_meet_the_reference(compiled, oracle):
         np.testing.assert_array_equal(bits, np.packbits(expected, bitorder="little"))
 
 
+def test_a_long_draw_is_its_tiles_beside_each_other(compiled):
+    """By so many calls that in some of them a batch of tails ends with the last group of a tile."""
+    start, tiles = 5, MANY_TILES // TILE
+    y = Guarded(tiles * TILE, np.float32, 3)
+    x = np.ones(tiles * TILE, np.float32)
+    for call in range(400):
+        compiled.apply(x, y.array, 0, tiles * TILE, 3, call, TENTH, 1.0, start)
+        bits = [compiled.keep_bits(TILE, 3, call, TENTH, start + tile * TILE) for tile in range(tiles)]
+        keep = np.unpackbits(np.concatenate(bits), bitorder="little")
+        np.testing.assert_array_equal(y.array, keep.astype(np.float32))
+
+
 @pytest.mark.parametrize(("threshold", "kept"), [(0, 10**5), (1, 10**5), (2**32 - 1, 0), (2**32, 0)])
 def test_thresholds_at_the_ends_keep_all_or_nothing(implementation, threshold, kept):
     """At 0 nothing is below and at 2**32 everything is. One short of either, 2**-32 of the elements are not."""
