@@ -197,7 +197,7 @@ INLINE void apply_group(const pass *a, size_t first, const uint8_t *keep, const 
 INLINE void apply_next(const pass *a, size_t g, const uint8_t *keep)
 {
     apply_group(a, a->done + g * GROUP, keep + g * (GROUP / 8),
-                reads_bias(a->op) ? at_element(a->o.bias, a->bias_at + g * GROUP, a->bits_x) : NULL, 0);
+                reads_bias(a->op) ? at_element(a->o.bias, a->bias_at + g * GROUP, a->bits_x) : NULL, a->o.nontemporal);
 }
 
 /* Apply whole groups, at most `groups` of them, up to element `end`. The bits of the group at element i begin with byte

@@ -30,13 +30,11 @@ typedef struct {
     unsigned odd;         /* bit of a byte of keep with which groups begin */
 } weft;
 
-/* Whether so many groups can be applied without a look at where the bits or the bias end. Past the caches memory is the
- * limit, and there is nothing to weave. */
+/* Whether so many groups can be applied without a look at where the bits or the bias end. */
 INLINE int has_ready(const weft *w, size_t groups)
 {
     const pass *const a = &w->a;
-    return !a->o.nontemporal && a->done + groups * GROUP <= w->end &&
-           (!reads_bias(a->op) || a->bias_at + groups * GROUP <= a->o.period);
+    return a->done + groups * GROUP <= w->end && (!reads_bias(a->op) || a->bias_at + groups * GROUP <= a->o.period);
 }
 
 /* All rounds but the last, and between them WOVEN groups a plane if there is a weft that has so many. */
@@ -165,7 +163,7 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
         const unsigned count = blocks - done < BLOCKS ? (unsigned)(blocks - done) : BLOCKS;
         for (unsigned at = 0; at < count; at += STEP_BLOCKS) {
             const unsigned drawn = draw_step(&p, lanes, block + done, at, count, &s, done == 0, &w);
-            if (p.has_tail) {
+            if (postpones) {
                 list_tails(&t, (done + at) * (BLOCK / 64), drawn * (BLOCK / 64), s.undecided + at * (BLOCK / 8));
             }
         }
@@ -173,11 +171,8 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
         if (postpones) {
             drop_by_tails(&t, phase, n, w.a.o.y, w.a.bits_y);
             draw_ripe_tails(&p, &t, block);
-        } else {
-            while (are_waiting(&t)) {
-                NAME(draw_tails)(&p, &t, block, MANY);
-                drop_by_tails(&t, done * BLOCK, TILE, s.keep + CARRY, 1);
-            }
+        } else if (p.has_tail) {
+            NAME(decide_tile)(&p, block + done, count * (BLOCK / 64), s.keep + CARRY, s.undecided);
         }
         w.next_offset = (int64_t)(8 * CARRY + phase) - (int64_t)(done * BLOCK);
         w.next_end = done * BLOCK + TILE - phase < n ? done * BLOCK + TILE - phase : n;

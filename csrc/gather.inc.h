@@ -20,25 +20,12 @@ typedef struct {
     uint16_t place[LIST]; /* of the answer */
 } undecided_list;
 
-/* The words of the blocks from the i-th on. */
-INLINE void words_for(const plan *p, const undecided_list *list, unsigned i, unsigned domain, uint64_t w[4][2 * LANES])
-{
-    const vec index[PAIR] = {load_lanes(list->block + i), load_lanes(list->block + i + LANES)};
-    blocks b = counters(p, index, domain, PAIR);
-    philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
-    const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
-    for (int r = 0; r < 4; ++r) {
-        store_lanes(w[r], words[r][0]);
-        store_lanes(w[r] + LANES, words[r][1]);
-    }
-}
-
 /* Decide all of them by their tails. The answers are bits of bytes that hold so many each. */
 INLINE void decide_list(const plan *p, const undecided_list *list, uint8_t *keep, unsigned per_byte)
 {
     for (unsigned i = 0; i < list->count; i += 2 * LANES) {
         uint64_t w[4][2 * LANES];
-        words_for(p, list, i, TAIL_DOMAIN, w);
+        words_of(p, list->block + i, TAIL_DOMAIN, w);
         for (unsigned j = 0; j < 2 * LANES && i + j < list->count; ++j) {
             const unsigned at = list->place[i + j];
             const uint32_t tail = (uint32_t)w[list->within[i + j]][j] >> 8;
@@ -103,7 +90,7 @@ INLINE void decide_by_plane(const plan *p, undecided_list *list, unsigned plane,
     unsigned left = 0;
     for (unsigned i = 0; i < list->count; i += 2 * LANES) {
         uint64_t w[4][2 * LANES];
-        words_for(p, list, i, plane, w);
+        words_of(p, list->block + i, plane, w);
         const unsigned filled = list->count - i < 2 * LANES ? list->count - i : 2 * LANES;
         for (unsigned j = 0; j < filled; ++j) {
             const uint64_t block = list->block[i + j];

@@ -164,13 +164,59 @@ NOINLINE unsigned NAME(draw_few)(const plan *p, const uint64_t lanes[2 * LANES],
     return few;
 }
 
-/* Tails on their way.
+enum { TAILS = 2 * LANES }; /* drawn at once */
+
+/* The words of the blocks with these indices, in one domain: word r of lane j goes to w[r][j]. */
+INLINE void words_of(const plan *p, const uint64_t index[TAILS], uint64_t domain, uint64_t w[4][TAILS])
+{
+    const vec indices[PAIR] = {load_lanes(index), load_lanes(index + LANES)};
+    blocks b = counters(p, indices, domain, PAIR);
+    philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
+    const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
+    for (int r = 0; r < 4; ++r) {
+        store_lanes(w[r], words[r][0]);
+        store_lanes(w[r] + LANES, words[r][1]);
+    }
+}
+
+/* Decide at once, by their tails, the elements of a tile that eight planes have left undecided. Its keep bits and those
+ * of the undecided ones begin with block `block`, and stand in so many words of 64. */
+NOINLINE void NAME(decide_tile)(const plan *p, uint64_t block, unsigned words, uint8_t *keep, const uint8_t *undecided)
+{
+    uint64_t index[TILE + TAILS];
+    uint16_t at[TILE];
+    uint8_t holding[TILE / 64 + 1];
+    unsigned held = 0, count = 0;
+    /* Which words hold any is found without a branch: about one in four does, which no predictor guesses. */
+    for (unsigned i = 0; i < words; ++i) {
+        holding[held] = (uint8_t)i;
+        held += load_le64(undecided + 8 * i) != 0;
+    }
+    for (unsigned i = 0; i < held; ++i) {
+        for (uint64_t bits = load_le64(undecided + 8 * holding[i]); bits != 0; bits &= bits - 1) {
+            at[count] = (uint16_t)(64 * holding[i] + ctz64(bits));
+            index[count] = block * (BLOCK / 4) + at[count] / 4;
+            ++count;
+        }
+    }
+    memset(index + count, 0, TAILS * sizeof index[0]);
+    for (unsigned i = 0; i < count; i += TAILS) {
+        uint64_t w[4][TAILS];
+        words_of(p, index + i, TAIL_DOMAIN, w);
+        for (unsigned j = i; j < count && j < i + TAILS; ++j) {
+            const uint32_t tail = (uint32_t)w[at[j] % 4][j - i] >> 8;
+            keep[at[j] / 8] &= (uint8_t)~((unsigned)(tail < (p->threshold & 0xFFFFFF)) << at[j] % 8);
+        }
+    }
+}
+
+/* Tails on their way, of elements that are cleared in y when all else is done.
  *
  * Listed are words of 64 elements that hold some which eight planes have left undecided, with their numbers. Of up to
  * MANY words at a time the tails of one element each are drawn, and then those elements are cleared that are dropped.
  * Nothing here branches on what was drawn as long as that is on its way: no predictor guesses which word in four holds
  * any, and a wrong guess throws away what a core has begun of the next tile. */
-enum { TAILS = 2 * LANES, MANY = 64, MOST = 2 * MANY + 6 * TILE / 64 };
+enum { MANY = 64, MOST = 2 * MANY + 6 * TILE / 64 };
 
 typedef struct {
     unsigned head, end; /* of those that wait */

@@ -230,7 +230,7 @@ def _run(
     if size < _backend.LARGE:
         kernels.apply_at(operation, dtype, x_at, y_at, size, draw, index_map, *numbers, *others)
         return
-    nontemporal = y.nbytes > _engine.NONTEMPORAL and y_at not in (x_at, others[0])
+    nontemporal = y.nbytes >= _engine.NONTEMPORAL and y_at not in (x_at, others[0])
 
     def work(chunks: Chunks | None, from_front: bool) -> None:
         place = x_at, y_at, size, draw, index_map
