@@ -9,7 +9,7 @@ import numpy as np
 
 from fastdrop import _backend, _foreign, _geometry, _threads
 from fastdrop._geometry import Place
-from fastdrop._kernels import Bits, Bools, Chunks, Draw, IndexMap, Operands, Operation, bare
+from fastdrop._kernels import Bits, Bools, Draw, IndexMap, Operands, Operation, bare
 
 # Bytes of a result from which it is stored past the caches, where two arrays of this size leave nothing of each other.
 NONTEMPORAL = 32 << 20
@@ -88,7 +88,7 @@ def apply(operation: Operation, operands: Operands, draw: Draw, index_map: Index
     size = operands.x.size
     if not (operands.x.flags.c_contiguous and operands.y.flags.c_contiguous):
         operands, index_map = _in_order_of_memory(operation, operands, draw, index_map)
-    if size < _backend.LARGE:
+    if size < _backend.SHARED:
         _backend.running.apply(operation, operands, draw, index_map)
     else:
         _apply_large(operation, operands, draw, index_map, size)
@@ -142,29 +142,20 @@ def index_map_at(place: Place, size: int, draw: Draw, bits: Bits | None = None) 
 
 
 def _apply_large(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, size: int) -> None:
-    kernels = _backend.running
     y = operands.y
     inputs = (operands.x,) if operands.other is None else (operands.x, operands.other)
     # In place the line is in the cache already, and it would be sent out for nothing.
     nontemporal = y.nbytes > NONTEMPORAL and not any(array is y for array in inputs)
-
-    def work(chunks: Chunks | None, from_front: bool) -> None:
-        kernels.apply(operation, operands, draw, index_map, chunks, from_front, nontemporal)
-
-    if _threads.pay(size) and all(_is_elementwise(array, y) for array in inputs):
-        _threads.share(work, size)
-    else:
-        work(None, True)
+    threads = _threads.number_for(size)
+    if threads > 1 and not all(_is_elementwise(array, y) for array in inputs):
+        threads = 1
+    _backend.running.apply(operation, operands, draw, index_map, nontemporal, threads)
 
 
 def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
     """``Kernels.keep`` for the whole of a mask: a new array of booleans."""
-    kernels = _backend.running
     out = np.empty(shape, np.bool_)
-    if _threads.pay(out.size):
-        _threads.share(lambda chunks, from_front: kernels.keep(out, draw, index_map, chunks, from_front), out.size)
-    else:
-        kernels.keep(out, draw, index_map)
+    _backend.running.keep(out, draw, index_map, _threads.number_for(out.size))
     return out
 
 
