@@ -48,12 +48,12 @@ static struct pool {
     condition posted, left;
     job *jobs; /* those with seats */
     int threads, asleep;
-    int called;          /* sleepers that are to wake up */
-    uint64_t seats;      /* of all jobs */
-    uint64_t at_work;    /* helpers */
-    uint64_t waiting;    /* callers that sleep until their helpers are done */
+    int called;           /* sleepers that are to wake up */
+    uint64_t seats;       /* of all jobs */
+    uint64_t at_work;     /* helpers */
+    uint64_t waiting;     /* callers that sleep until their helpers are done */
     uint64_t callers_cpu; /* of the last job */
-    uint64_t ended;      /* when the last job did, in nanoseconds */
+    uint64_t ended;       /* when the last job did, in nanoseconds */
 } pool = {.lock = UNLOCKED, .posted = NOBODY_WAITS, .left = NOBODY_WAITS};
 
 static const uint64_t minus_one = ~UINT64_C(0);
@@ -268,9 +268,6 @@ int fd_has_just_shared(void) { return nanoseconds() - fd_load(&pool.ended) < SPI
 int fd_usable_cpus(void) { return cpus_of_this_thread(); }
 
 /* In a forked child no thread is there but the one that forked. */
-static void begin_anew(void)
-{
-    pool = (struct pool){.lock = UNLOCKED, .posted = NOBODY_WAITS, .left = NOBODY_WAITS};
-}
+static void begin_anew(void) { pool = (struct pool){.lock = UNLOCKED, .posted = NOBODY_WAITS, .left = NOBODY_WAITS}; }
 
 int fd_prepare_pool(void) { return call_in_forked_children(begin_anew); }

@@ -124,8 +124,8 @@ cdef extern from "pool.h" nogil:
     int fd_usable_cpus() noexcept
 
 
-# Not as NumPy declares them. The first fails without an exception where there is no memory, and so does the second where
-# there is an errmsg; that one then needs no GIL.
+# Not as NumPy declares them. The first may fail without an exception where there is no memory, and so does the second
+# where there is an errmsg; that one then needs no GIL.
 cdef extern from "numpy/arrayobject.h":
     cnp.NpyIter *new_iterator "NpyIter_MultiNew" (
         int n, cnp.PyArrayObject **, cnp.npy_uint32 flags, cnp.NPY_ORDER, cnp.NPY_CASTING, cnp.npy_uint32 *each_flags,

@@ -26,7 +26,7 @@ PATIENCE = 60  # seconds until a test that hangs is given up: longer than anythi
 needs_core = pytest.mark.skipif(helpers.compiled() is None, reason="fastdrop was built without its compiled core")
 needs_pool = pytest.mark.skipif(not helpers.can_share(), reason="here Python cannot call the pool of the compiled core")
 on_linux = pytest.mark.skipif(
-    helpers.compiled() is None or sys.platform != "linux", reason="needs the compiled core, and what Linux says of threads"
+    helpers.compiled() is None or sys.platform != "linux", reason="needs the core, and what Linux says of its threads"
 )
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
@@ -279,7 +279,7 @@ print("done")
 
 
 @on_linux
-@pytest.mark.parametrize("call", ["fastdrop.dropout(a, 0.1, out=b)", "mask.apply(a, b)", "fastdrop.relu_dropout(a, 0.1)"])
+@pytest.mark.parametrize("call", ["fastdrop.dropout(a, 0.1, out=b)", "mask.apply(a, b)", "fastdrop.relu_dropout(a)"])
 def test_threads_are_there_only_when_an_array_needs_them(call, tmp_path):
     code = f"""
 SMALL, LARGE = helpers.MIN_SHARED_AWAKE, helpers.MIN_SHARED
@@ -364,7 +364,7 @@ def test_threads_leave_signals_to_the_program_but_report_their_own_faults():
     for task in tasks:
         status = dict(line.split(":", 1) for line in Path(f"/proc/self/task/{task}/status").read_text().splitlines())
         blocked = {i + 1 for i in range(64) if int(status["SigBlk"], 16) >> i & 1}
-        assert {signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD, signal.SIGPROF} <= blocked
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD} <= blocked
         assert not {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL} & blocked
 
 
@@ -408,10 +408,9 @@ def test_all_threads_compute_as_their_caller_does(either, small_chunks):
     """A program may have set how numbers are rounded, or that denormals are zero, for the calling thread alone."""
     try:
         math = ctypes.CDLL(ctypes.util.find_library("m"))
-        math.fesetround
+        before = math.fegetround()
     except (AttributeError, OSError, TypeError):
         pytest.skip("there is no C library for mathematics to be found")
-    before = math.fegetround()
     x = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
     results = []
     for direction in (before, 0x400, 0xC00):  # of x86-64; elsewhere they may not be known
@@ -709,7 +708,7 @@ def computes():
     return np.array_equal(fastdrop.dropout(x, 0.1, rng=5), expected)
 
 def uses_threads():
-    if helpers.running().name == "reference" or not helpers.can_share():  # which has no use for them, or does not show it
+    if helpers.running().name == "reference" or not helpers.can_share():  # which has no use for them
         return True
     workers, barrier = set(), threading.Barrier(2)
     def work(start, stop):
