@@ -8,6 +8,7 @@ import ctypes
 import dataclasses
 import os
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -292,7 +293,11 @@ def pool_tasks():
     return [int(p.parent.name) for p in Path("/proc/self/task").glob("*/comm") if p.read_text() == "fastdrop\n"]
 
 
-def threads_in_pool():
+def threads_in_pool(expected):
+    """How many there are, which are looked for until so many have been there for long enough to give their name."""
+    until = time.monotonic() + 20
+    while len(pool_tasks()) < expected and time.monotonic() < until:
+        time.sleep(0.001)
     return len(pool_tasks())
 
 
