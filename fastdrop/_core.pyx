@@ -425,11 +425,14 @@ def usable_cpus():
 
 cdef int threads_for(x) except -1:
     """How many threads shall work on what may be an array, in a plain call. This may run a signal's handler."""
+    cdef object number, most
     # Of fewer than most_elements: sleepers are not woken for these.
     if (type(x) is not cnp.ndarray or cnp.PyArray_SIZE(<cnp.ndarray>x) < least_shared or number_of_threads is None
             or not fd_has_just_shared()):
         return 1
-    return number_of_threads()
+    most = max(1, cnp.PyArray_SIZE(<cnp.ndarray>x) // least_chunk)
+    number = number_of_threads()
+    return number if number < most else most
 
 
 cdef bint is_plain(x, int *dtype) noexcept:
@@ -930,6 +933,7 @@ cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.nd
     cdef cnp.NpyIter *it = iterator_over(x, other, out)
     cdef int64_t size = cnp.PyArray_SIZE(x)
     cdef int i, made = 1
+    threads = <int>min(threads, size // chunk_for(size) + 1)
     whole.job = job
     whole.operands = operands
     whole.has_other = other is not None

@@ -143,7 +143,9 @@ def number_for(size: int, most: Callable[[], int] = get_num_threads) -> int:
     """How many threads shall work on so many elements, of as many as ``most()`` says may."""
     if size < _backend.SHARED or not _backend.running.releases_gil:
         return 1
-    return most() if size >= _backend.LARGE or _backend.has_just_shared() else 1
+    if size < _backend.LARGE and not _backend.has_just_shared():
+        return 1
+    return max(1, min(most(), size // _backend.CHUNK))
 
 
 _backend.ask_for_threads(get_num_threads)

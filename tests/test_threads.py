@@ -333,6 +333,22 @@ def test_dropout_and_masks_of_large_arrays_are_shared(monkeypatch):
 
 
 @on_linux
+def test_there_are_no_more_threads_than_chunks_however_many_are_set(tmp_path):
+    code = """
+fastdrop.set_num_threads(10**30)
+assert computes()
+small, strided = x[: helpers.MIN_SHARED_AWAKE], np.ones(2 << 20, np.float32)[::2]
+for array in (small, strided) * 20:
+    fastdrop.dropout(array, 0.1, rng=5)
+    np.asarray(fastdrop.DropoutMask(array.size, 0.1, key=1))
+assert fastdrop.get_num_threads() == 10**30
+assert np.array_equal(fastdrop.dropout(strided, 0.1, rng=5), expected)
+print(2 <= helpers.threads_in_pool(2) <= x.size // helpers.CHUNK)
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "True\n"
+
+
+@on_linux
 def test_threads_are_started_once():
     x = np.ones(helpers.MIN_SHARED, np.float32)
     with fastdrop.num_threads(3):

@@ -137,7 +137,7 @@ def dropped_in_order(x: Tensor, p: float, key: int) -> Tensor | None:
         return None
     y = torch.empty_like(x)
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    threads = _number_of_threads(size)
+    threads = 1 if size < _backend.SHARED else _threads.number_for(size, torch.get_num_threads)
     is_done = _plain_dropout_at(DTYPES[x.dtype], x.data_ptr(), y.data_ptr(), size, key, p, scale, threads)
     return y if is_done else None
 
@@ -228,14 +228,13 @@ def _run(
     kernels = _backend.running
     dtype = DTYPES[y.dtype]
     x_at, y_at = x.data_ptr(), y.data_ptr()
-    nontemporal = y.nbytes > _engine.NONTEMPORAL and y_at not in (x_at, others[0])
     place = x_at, y_at, size, draw, index_map
-    kernels.apply_at(operation, dtype, *place, *numbers, *others, nontemporal, _number_of_threads(size))
-
-
-def _number_of_threads(size: int) -> int:
-    """How many threads shall work on so many elements: as many as work for PyTorch."""
-    return _threads.number_for(size, torch.get_num_threads) if size >= _backend.SHARED else 1
+    if size < _backend.SHARED:
+        kernels.apply_at(operation, dtype, *place, *numbers, *others)
+        return
+    nontemporal = y.nbytes > _engine.NONTEMPORAL and y_at not in (x_at, others[0])
+    threads = _threads.number_for(size, torch.get_num_threads)
+    kernels.apply_at(operation, dtype, *place, *numbers, *others, nontemporal, threads)
 
 
 def keep(draw: Draw, x: Tensor) -> Tensor:
