@@ -25,6 +25,7 @@
 enum {
     SPIN = 100000, /* nanoseconds */
     LOOKS = 32,    /* between two looks at the clock, which take as long as all of these, about 1 us */
+    TURNS = 16,    /* of these, between two times that the CPU is offered to others, which takes as long as one */
     WOKEN = 2,     /* sleepers that one thread wakes; these wake others */
     HALF = 32,     /* bits of job.taken */
 };
@@ -151,7 +152,7 @@ static job *next_job(int *worker)
 {
     for (;;) {
         const uint64_t began = nanoseconds();
-        do {
+        for (int turns = 1; nanoseconds() - began < SPIN; ++turns) {
             leave_callers_cpu();
             for (int looks = 0; looks < LOOKS; ++looks) {
                 job *const j = fd_load(&pool.seats) > 0 ? join(worker) : NULL;
@@ -160,8 +161,10 @@ static job *next_job(int *worker)
                 }
                 relax();
             }
-            yield();
-        } while (nanoseconds() - began < SPIN);
+            if (turns % TURNS == 0) {
+                yield();
+            }
+        }
         sleep_well();
     }
 }
