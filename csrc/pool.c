@@ -124,19 +124,24 @@ static job *join(int *worker)
     return j;
 }
 
-/* Some schedulers put a thread that is woken on the CPU of who has woken it, where it runs when that one is done. Linux
- * does so in virtual machines, and leaves it there: two threads then take longer than one, for minutes. */
+/* A scheduler may put a thread that is woken on the CPU of who has woken it, where it runs when that one is done, or
+ * after some milliseconds. Linux does so in some virtual machines, and leaves it there: two threads then take longer than
+ * one, for minutes. So a helper leaves that CPU where it finds itself there, and keeps off it while it sleeps. */
+static int callers_cpu(void) { return (int)(int64_t)fd_load(&pool.callers_cpu); }
+
 static void leave_callers_cpu(void)
 {
     const int cpu = this_cpu();
-    if (cpu >= 0 && fd_load(&pool.callers_cpu) == (uint64_t)cpu) {
-        leave_cpu(cpu);
+    if (cpu >= 0 && cpu == callers_cpu()) {
+        const affinity a = keep_off(cpu);
+        keep_off_no_more(&a);
     }
 }
 
 /* Sleep until called. */
 static void sleep_well(void)
 {
+    const affinity a = keep_off(callers_cpu());
     acquire(&pool.lock);
     if (pool.jobs == NULL) {
         ++pool.asleep;
@@ -146,6 +151,7 @@ static void sleep_well(void)
         --pool.called;
     }
     release(&pool.lock);
+    keep_off_no_more(&a);
 }
 
 static job *next_job(int *worker)

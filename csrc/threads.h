@@ -141,20 +141,40 @@ static inline int this_cpu(void)
 #endif
 }
 
-/* Go on on another CPU, if there is one that the thread may use. */
-static inline void leave_cpu(int cpu)
-{
+/* The CPUs that a thread may use, and those of them that it does use while it keeps off one. */
+typedef struct {
 #ifdef __linux__
     cpu_set_t all, others;
-    if (sched_getaffinity(0, sizeof all, &all) == 0) {
-        others = all;
-        CPU_CLR((size_t)cpu, &others);
-        if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
-            sched_setaffinity(0, sizeof all, &all);
-        }
+#endif
+    int is_off;
+} affinity;
+
+/* Keep off a CPU from now on, if there is another one that the thread may use. */
+static inline affinity keep_off(int cpu)
+{
+    affinity a = {.is_off = 0};
+#ifdef __linux__
+    if (cpu >= 0 && sched_getaffinity(0, sizeof a.all, &a.all) == 0 && CPU_ISSET((size_t)cpu, &a.all)) {
+        a.others = a.all;
+        CPU_CLR((size_t)cpu, &a.others);
+        a.is_off = CPU_COUNT(&a.others) > 0 && sched_setaffinity(0, sizeof a.others, &a.others) == 0;
     }
 #else
     (void)cpu;
+#endif
+    return a;
+}
+
+/* Use all again, unless somebody else has said meanwhile which. */
+static inline void keep_off_no_more(const affinity *a)
+{
+#ifdef __linux__
+    cpu_set_t now;
+    if (a->is_off && sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&now, &a->others)) {
+        sched_setaffinity(0, sizeof a->all, &a->all);
+    }
+#else
+    (void)a;
 #endif
 }
 
