@@ -10,7 +10,7 @@
  * begins with a pool as new.
  *
  * A thread that sleeps is expensive to wake. Measured in a virtual machine on Zen 4, a wake takes 7 to 15 us of the
- * caller's time, and the thread runs 20 to 80 us later; one that looks whether there is work finds it in 0.3 us. So a
+ * caller's time, and the thread runs 20 to 80 us later; one that looks whether there is work finds it within 1 us. So a
  * helper looks for SPIN before it sleeps, about as long as its sleep would cost. Meanwhile it yields its CPU to every
  * thread that wants it.
  */
