@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * shared_state.h: the numbers that threads change side by side: a stream's call number, and the chunks of an array.
+ * shared_state.h: the numbers that threads change side by side, such as a stream's call number.
  *
  * They belong to the callers of the core, which keeps no state itself. Nothing here needs a lock, so that a thread that
  * is stopped at any point, or is not there after a fork, holds up nobody.
@@ -9,12 +9,6 @@
 #define FASTDROP_SHARED_STATE_H
 
 #include <stdint.h>
-
-#ifdef _WIN32
-#include <windows.h>
-#else
-#include <time.h>
-#endif
 
 /* C11's <stdatomic.h> is an experiment in MSVC. All of these are sequentially consistent. */
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -100,59 +94,6 @@ static inline void fd_undo_draw(fd_stream *stream, uint64_t key, uint64_t call)
 {
     if (fd_load(&stream->key) == key) {
         fd_replace(&stream->call, call + 1, call);
-    }
-}
-
-/* `count` chunks of an array, fewer than 2^32. Whoever shares the array takes them from the front, and helpers take them
- * from the back. `taken` holds how many are gone from the front in its lower half, and from the back in its upper. */
-typedef struct fd_chunks {
-    uint64_t count, taken, finished;
-} fd_chunks;
-
-enum { FD_CHUNK_BITS = 32 };
-
-static inline uint64_t fd_taken_from_front(uint64_t taken) { return taken & ((UINT64_C(1) << FD_CHUNK_BITS) - 1); }
-
-static inline uint64_t fd_taken_from_back(uint64_t taken) { return taken >> FD_CHUNK_BITS; }
-
-/* The number of a chunk that nobody else gets, or count where there are no more. */
-static inline uint64_t fd_take_chunk(fd_chunks *chunks, int from_front)
-{
-    for (;;) {
-        const uint64_t taken = fd_load(&chunks->taken);
-        const uint64_t front = fd_taken_from_front(taken), back = fd_taken_from_back(taken);
-        if (front + back >= chunks->count) {
-            return chunks->count;
-        }
-        if (fd_replace(&chunks->taken, taken, taken + (from_front ? 1 : UINT64_C(1) << FD_CHUNK_BITS))) {
-            return from_front ? front : chunks->count - 1 - back;
-        }
-    }
-}
-
-/* A helper is done with a chunk. */
-static inline void fd_finish_chunk(fd_chunks *chunks) { fd_fetch_add(&chunks->finished, 1); }
-
-/* Give out no more, and wait until helpers have finished what they took. They are on their last chunk: to be woken when
- * they are done takes as long as many of those, so this looks again and again, and sleeps only where a thread has lost
- * its processor. */
-static inline void fd_close_chunks(fd_chunks *chunks)
-{
-    enum { LOOKS = 10000, NANOSECONDS = 50000 };
-    uint64_t taken, back;
-    do {
-        taken = fd_load(&chunks->taken);
-        back = fd_taken_from_back(taken);
-    } while (!fd_replace(&chunks->taken, taken, back << FD_CHUNK_BITS | (chunks->count - back)));
-    for (unsigned looks = 0; fd_load(&chunks->finished) < back; ++looks) {
-        if (looks >= LOOKS) {
-#ifdef _WIN32
-            Sleep(0);
-#else
-            const struct timespec pause = {0, NANOSECONDS};
-            nanosleep(&pause, NULL);
-#endif
-        }
     }
 }
 

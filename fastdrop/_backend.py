@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 from fastdrop import _core_in_python, _kernels, _reference
 from fastdrop._kernels import Kernels
 
-# Elements from which an array is worth more than one thread. Plain calls, which never leave C, are of fewer.
+# In elements. A large array is worth it to wake a thread; plain calls, which never leave C, are of fewer. A smaller one
+# is worth it to be shared with a thread that is awake, and its chunks are worth it to be taken one by one.
 LARGE = 1 << 20
+SHARED = 1 << 16
+CHUNK = 1 << 14
 
 
 def _load() -> ModuleType | None:
@@ -94,7 +97,7 @@ def _run(kernels: Kernels) -> None:
     global running
     running = kernels
     if compiled is not None:
-        compiled.use(kernels if isinstance(kernels, compiled.Kernels) else None, LARGE)
+        compiled.use(kernels if isinstance(kernels, compiled.Kernels) else None, LARGE, SHARED, CHUNK)
 
 
 @contextmanager
@@ -111,7 +114,6 @@ def _using(name: str) -> Iterator[Kernels]:
 compiled = _load()
 
 if TYPE_CHECKING or compiled is None:
-    Chunks = _core_in_python.Chunks
     Draw = _kernels.Draw
     IndexMap = _kernels.IndexMap
     Operands = _kernels.Operands
@@ -120,11 +122,13 @@ if TYPE_CHECKING or compiled is None:
     PlainCalls = _core_in_python.PlainCalls
     StreamState = _core_in_python.StreamState
     are_plain = _core_in_python.are_plain
+    ask_for_threads = _core_in_python.ask_for_threads
+    has_just_shared = _core_in_python.has_just_shared
     plain_apply = _core_in_python.plain_apply
     plain_dropout = _core_in_python.plain_dropout
     plain_dropout_at = _core_in_python.plain_dropout_at
+    usable_cpus = _core_in_python.usable_cpus
 else:
-    Chunks = compiled.Chunks
     Draw = compiled.Draw
     IndexMap = compiled.IndexMap
     Operands = compiled.Operands
@@ -133,9 +137,12 @@ else:
     PlainCalls = compiled.PlainCalls
     StreamState = compiled.StreamState
     are_plain = compiled.are_plain
+    ask_for_threads = compiled.ask_for_threads
+    has_just_shared = compiled.has_just_shared
     plain_apply = compiled.plain_apply
     plain_dropout = compiled.plain_dropout
     plain_dropout_at = compiled.plain_dropout_at
+    usable_cpus = compiled.usable_cpus
 
 running: Kernels
 _run(find(_chosen_name()))

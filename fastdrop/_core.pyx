@@ -10,6 +10,7 @@ methods of ``Kernels`` mean.
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
 from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 
 cimport cython
 cimport numpy as cnp
@@ -101,6 +102,7 @@ cdef extern from "operands.h" nogil:
     int reads_other(fd_op op) noexcept
     int reads_bias(fd_op op) noexcept
     int reads_normals(fd_op op) noexcept
+    fd_operands operands_at(const fd_operands *operands, size_t done, size_t size) noexcept
 
 
 cdef extern from "shared_state.h" nogil:
@@ -108,18 +110,28 @@ cdef extern from "shared_state.h" nogil:
     ctypedef struct fd_stream:
         pass
 
-    int FD_CHUNK_BITS
-
-    ctypedef struct fd_chunks:
-        uint64_t count
-
     void fd_set_stream(fd_stream *, uint64_t key, uint64_t call) noexcept
     void fd_get_stream(const fd_stream *, uint64_t *key, uint64_t *call) noexcept
     int fd_next_draw(fd_stream *, uint64_t *key, uint64_t *call) noexcept
     void fd_undo_draw(fd_stream *, uint64_t key, uint64_t call) noexcept
-    uint64_t fd_take_chunk(fd_chunks *, int from_front) noexcept
-    void fd_finish_chunk(fd_chunks *) noexcept
-    void fd_close_chunks(fd_chunks *) noexcept
+
+
+cdef extern from "pool.h" nogil:
+    ctypedef void fd_part(void *context, int worker, int64_t first, int64_t n) noexcept
+    int fd_prepare_pool() noexcept
+    void fd_share(fd_part *, void *context, int64_t size, int64_t chunk, int threads) noexcept
+    int fd_has_just_shared() noexcept
+    int fd_usable_cpus() noexcept
+
+
+# Not as NumPy declares them. The first may fail without an exception where there is no memory, and so does the second
+# where there is an errmsg; that one then needs no GIL.
+cdef extern from "numpy/arrayobject.h":
+    cnp.NpyIter *new_iterator "NpyIter_MultiNew" (
+        int n, cnp.PyArrayObject **, cnp.npy_uint32 flags, cnp.NPY_ORDER, cnp.NPY_CASTING, cnp.npy_uint32 *each_flags,
+        cnp.PyArray_Descr **) except? NULL
+    int reset_without_gil "NpyIter_ResetToIterIndexRange" (
+        cnp.NpyIter *, cnp.npy_intp start, cnp.npy_intp stop, char **errmsg) noexcept nogil
 
 
 # Casts of dtypes from outside NumPy can fail.
@@ -128,6 +140,10 @@ ctypedef int (*NextRunOrError)(cnp.NpyIter *) except? 0
 # Fewer elements are done before another thread could take the GIL and give it back.
 cdef enum:
     FEW = 4096
+
+# Elements of a tile. Chunks are multiples of it where nobody says otherwise: what is cut elsewhere takes longer.
+cdef enum:
+    TILE = 2048
 
 # Elements of the shortest bias that kernels take.
 cdef enum:
@@ -140,61 +156,6 @@ cdef enum:
 
 
 # What callers may share, and what a plain call works with
-
-
-@cython.final
-cdef class Chunks:
-    """The parts of an array that several threads take one by one. See :class:`fastdrop._kernels.Chunks`."""
-
-    cdef fd_chunks state
-    cdef int64_t start
-    cdef int64_t stop
-    cdef int64_t length
-    cdef readonly object error
-
-    def __cinit__(self, int64_t start, int64_t stop, int64_t length):
-        if not 0 <= start <= stop or length < 1 or (stop - start) // length >= (<int64_t>1 << FD_CHUNK_BITS) - 1:
-            raise ValueError((start, stop, length))
-        self.start = start
-        self.stop = stop
-        self.length = length
-        self.state.count = <uint64_t>((stop - start) // length + ((stop - start) % length != 0))
-
-    cdef int64_t next(self, bint from_front) noexcept nogil:
-        """The first element of a chunk that nobody else gets, or one past the last where there are no more."""
-        cdef uint64_t number = fd_take_chunk(&self.state, from_front)
-        return self.stop if number == self.state.count else self.start + <int64_t>number * self.length
-
-    cdef int64_t end(self, int64_t first) noexcept nogil:
-        return first + min(self.length, self.stop - first)
-
-    cdef void done(self, bint from_front) noexcept nogil:
-        if not from_front:
-            fd_finish_chunk(&self.state)
-
-    cdef void fail(self, error):
-        with cython.critical_section(self):
-            if self.error is None:
-                self.error = error
-
-    def take(self, bint from_front):
-        cdef int64_t first = self.next(from_front)
-        try:
-            return first, self.end(first)
-        except BaseException as error:  # no memory for two numbers: nobody shall wait for what was not given out
-            if first != self.stop:
-                self.fail(error)
-                self.done(from_front)
-            raise
-
-    def finish(self, bint from_front, error=None):
-        if error is not None:
-            self.fail(error)
-        self.done(from_front)
-
-    def close(self):
-        with nogil:
-            fd_close_chunks(&self.state)
 
 
 cdef cnp.ndarray bare(cnp.ndarray x):
@@ -428,19 +389,59 @@ cdef inline uint64_t threshold_of(double rate) noexcept nogil:
 
 cdef const fd_kernels *running = NULL
 cdef int64_t most_elements = 0
+cdef int64_t least_shared = INT64_MAX
+cdef int64_t least_chunk = 1
+cdef object number_of_threads = None
+
+if not fd_prepare_pool():
+    raise MemoryError
 
 
-def use(Kernels kernels, int64_t elements):
+def use(Kernels kernels, int64_t elements, int64_t shared, int64_t chunk):
     """Run plain calls of fewer elements than these on these kernels; with None they are calls like any other.
+
+    From ``shared`` elements on they may be shared by threads, in chunks of at least ``chunk``.
 
     For the start of the process, and for tests and measurements: not while other threads are in a call.
     """
-    global running, most_elements
+    global running, most_elements, least_shared, least_chunk
+    if shared < 0 or chunk < 1:
+        raise ValueError((shared, chunk))
     if kernels is None:
         running = NULL
     else:
         running = kernels.kernels
     most_elements = elements
+    least_shared = max(shared, FEW)
+    least_chunk = chunk
+
+
+def ask_for_threads(number):
+    """Let plain calls learn by ``number()`` how many threads may work on an array."""
+    global number_of_threads
+    number_of_threads = number
+
+
+def has_just_shared():
+    """Whether helpers of the last call that could have had some would still be awake."""
+    return fd_has_just_shared() != 0
+
+
+def usable_cpus():
+    """How many CPUs the calling thread may use, by its affinity; 0 where that is not known."""
+    return fd_usable_cpus()
+
+
+cdef int threads_for(x) except -1:
+    """How many threads shall work on what may be an array, in a plain call. This may run a signal's handler."""
+    cdef object number, most
+    # Of fewer than most_elements: sleepers are not woken for these.
+    if (type(x) is not cnp.ndarray or cnp.PyArray_SIZE(<cnp.ndarray>x) < least_shared or number_of_threads is None
+            or not fd_has_just_shared()):
+        return 1
+    most = max(1, cnp.PyArray_SIZE(<cnp.ndarray>x) // least_chunk)
+    number = number_of_threads()
+    return number if number < most else most
 
 
 cdef bint is_plain(x, int *dtype) noexcept:
@@ -497,7 +498,36 @@ def are_plain(x, out):
     return is_plain(x, &dtype) and (out is None or is_plain_out(out, x))
 
 
-cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, other, cnp.ndarray y, double scale) noexcept:
+cdef struct Whole:
+    const fd_job *job
+    const fd_operands *operands
+    size_t item
+
+
+cdef void apply_part(void *context, int worker, int64_t first, int64_t n) noexcept nogil:
+    cdef const Whole *whole = <const Whole *>context
+    cdef fd_operands part = operands_at(whole.operands, <size_t>first, whole.item)
+    fd_walk(whole.job, first, <size_t>n, &part)
+
+
+cdef void apply_whole(const fd_job *job, const fd_operands *operands, int64_t n, int threads) noexcept nogil:
+    """An operation on all elements of arrays that kernels take as they are."""
+    cdef Whole whole
+    if n < least_shared:
+        fd_walk(job, 0, <size_t>n, operands)
+        return
+    whole.job = job
+    whole.operands = operands
+    whole.item = item_size(job.dtype)
+    fd_share(apply_part, &whole, n, chunk_for(n), threads)
+
+
+cdef int64_t chunk_for(int64_t n) noexcept nogil:
+    """How many elements a thread takes at a time. Between two chunks lies about as much time as for 500 elements."""
+    return max(least_chunk, min(n // 16, 4 * least_chunk) // TILE * TILE)
+
+
+cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, other, cnp.ndarray y, double scale, int threads) noexcept:
     """An operation on whole plain arrays."""
     cdef fd_operands operands
     operands.x = cnp.PyArray_DATA(x)
@@ -511,10 +541,11 @@ cdef void walk(const fd_job *job, int64_t n, cnp.ndarray x, other, cnp.ndarray y
         fd_walk(job, 0, <size_t>n, &operands)
     else:
         with nogil:
-            fd_walk(job, 0, <size_t>n, &operands)
+            apply_whole(job, &operands, n, threads)
 
 
-def plain_dropout_at(int dtype, uint64_t x, uint64_t y, int64_t size, uint64_t key, double rate, double scale):
+def plain_dropout_at(int dtype, uint64_t x, uint64_t y, int64_t size, uint64_t key, double rate, double scale,
+                     int threads=1):
     """Dropout of so many elements at addresses, in order, on the kernels that run; whether it was that simple.
 
     See :meth:`fastdrop._kernels.Kernels.apply_at`.
@@ -544,7 +575,7 @@ def plain_dropout_at(int dtype, uint64_t x, uint64_t y, int64_t size, uint64_t k
         fd_walk(&job, 0, <size_t>size, &operands)
     else:
         with nogil:
-            fd_walk(&job, 0, <size_t>size, &operands)
+            apply_whole(&job, &operands, size, threads)
     return True
 
 
@@ -592,6 +623,7 @@ cdef class PlainCalls:
         cdef fd_job job
         cdef double dropped, kept
         cdef int dtype
+        cdef int threads = 1 if running == NULL else threads_for(x)
         cdef int64_t n
         cdef uint64_t seed = 0
         cdef uint8_t bits[MAX_SHARED_BYTES]
@@ -661,7 +693,7 @@ cdef class PlainCalls:
         job.kernels = running
         job.op = <fd_op>operation
         job.dtype = <fd_dtype>dtype
-        walk(&job, n, x, other, y, 1.0 / kept)
+        walk(&job, n, x, other, y, 1.0 / kept, threads)
         if mask is None:
             return y
         mask.is_drawn = True
@@ -786,6 +818,7 @@ def plain_apply(walked_dims):
             cdef fd_job job
             cdef fd_operands operands
             cdef int dtype
+            cdef int threads = 1 if running == NULL else threads_for(x)
             cdef int64_t n
             cdef bint is_direct
             cdef tuple dims = None
@@ -812,12 +845,12 @@ def plain_apply(walked_dims):
                     if dims is not None:
                         fill_dims(&job.map, dims)
                     if is_direct:
-                        walk(&job, n, x, None, y, self.scale)
+                        walk(&job, n, x, None, y, self.scale, threads)
                     else:
                         operands.other = operands.bias = NULL
                         operands.scale = self.scale
                         operands.nontemporal = False
-                        iterate(&job, &operands, x, None, y, 0, n)
+                        iterate(&job, &operands, x, None, y, 0, n, 1)
                     return y
             return general(self, x, out)
 
@@ -882,7 +915,7 @@ cdef int fill_job(fd_job *job, const fd_kernels *kernels, Draw draw, IndexMap in
     return 0
 
 
-cdef size_t item_size(fd_dtype dtype) noexcept:
+cdef size_t item_size(fd_dtype dtype) noexcept nogil:
     return 8 if dtype == FD_F64 else 4 if dtype == FD_F32 else 2
 
 
@@ -900,18 +933,12 @@ cdef int dtype_code(cnp.ndarray x) except -1:
     return FD_BF16
 
 
-cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.ndarray other, cnp.ndarray out,
-                 int64_t start, int64_t stop) except -1:
-    """Elements of any layout and byte order, as contiguous native runs that NumPy's iterator buffers."""
+cdef cnp.NpyIter *iterator_over(cnp.ndarray x, cnp.ndarray other, cnp.ndarray out) except NULL:
+    """NumPy's iterator over elements of any layout and byte order, which it buffers as contiguous native runs."""
     cdef cnp.PyArrayObject *ops[3]
     cdef cnp.PyArray_Descr *dtypes[3]
     cdef cnp.npy_uint32 flags[3]
-    cdef cnp.NpyIter *it
-    cdef int (*next_run)(cnp.NpyIter *) noexcept nogil
-    cdef char **pointers
-    cdef cnp.npy_intp *count
     cdef int i, n = 2 if other is None else 3
-    cdef int64_t first = start
     cdef cnp.dtype native = x.dtype.newbyteorder("=")
     ops[0] = <cnp.PyArrayObject *>out
     ops[1] = <cnp.PyArrayObject *>x
@@ -921,32 +948,102 @@ cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.nd
         flags[i] = (cnp.NPY_ITER_NBO | cnp.NPY_ITER_ALIGNED | cnp.NPY_ITER_CONTIG
                     | cnp.NPY_ITER_OVERLAP_ASSUME_ELEMENTWISE | cnp.NPY_ITER_READONLY)
     flags[0] ^= cnp.NPY_ITER_READONLY | cnp.NPY_ITER_WRITEONLY | cnp.NPY_ITER_NO_BROADCAST
-    it = cnp.NpyIter_MultiNew(
+    cdef cnp.NpyIter *it = new_iterator(
         n, ops,
         cnp.NPY_ITER_EXTERNAL_LOOP | cnp.NPY_ITER_BUFFERED | cnp.NPY_ITER_GROWINNER | cnp.NPY_ITER_RANGED
         # Without the delay the buffers would be set up for element 0, and written back there.
         | cnp.NPY_ITER_DELAY_BUFALLOC | cnp.NPY_ITER_COPY_IF_OVERLAP | cnp.NPY_ITER_ZEROSIZE_OK,
         cnp.NPY_CORDER, cnp.NPY_SAME_KIND_CASTING, flags, dtypes)
+    if it == NULL:
+        raise MemoryError
+    return it
+
+
+# An operation by iterators: one for each worker, with the error that it met.
+cdef struct Iterated:
+    const fd_job *job
+    const fd_operands *operands
+    bint has_other
+    int (*next_run)(cnp.NpyIter *) noexcept nogil
+    cnp.NpyIter **iterators
+    char **errors
+
+
+cdef void iterate_part(void *context, int worker, int64_t first, int64_t n) noexcept nogil:
+    cdef const Iterated *whole = <const Iterated *>context
+    cdef cnp.NpyIter *it = whole.iterators[worker]
+    cdef fd_operands operands = whole.operands[0]
+    cdef char **pointers
+    cdef cnp.npy_intp *count
+    if whole.errors[worker] != NULL or not reset_without_gil(it, first, first + n, &whole.errors[worker]):
+        return
+    pointers = cnp.NpyIter_GetDataPtrArray(it)
+    count = cnp.NpyIter_GetInnerLoopSizePtr(it)
+    while True:
+        walk_run(whole.job, &operands, pointers, whole.has_other, first, count[0])
+        first += count[0]
+        if not whole.next_run(it):
+            break
+
+
+cdef int iterate(const fd_job *job, fd_operands *operands, cnp.ndarray x, cnp.ndarray other, cnp.ndarray out,
+                 int64_t start, int64_t stop, int threads) except -1:
+    """Elements of any layout and byte order. By several threads it is the whole array."""
+    cdef Iterated whole
+    cdef cnp.NpyIter *it = iterator_over(x, other, out)
+    cdef int64_t size = cnp.PyArray_SIZE(x)
+    cdef int i, made = 1
+    threads = <int>min(threads, size // chunk_for(size) + 1)
+    whole.job = job
+    whole.operands = operands
+    whole.has_other = other is not None
+    whole.iterators = &it
+    whole.errors = NULL
     try:
-        cnp.NpyIter_ResetToIterIndexRange(it, start, stop, NULL)
-        next_run = cnp.NpyIter_GetIterNext(it, NULL)
-        pointers = cnp.NpyIter_GetDataPtrArray(it)
-        count = cnp.NpyIter_GetInnerLoopSizePtr(it)
+        whole.next_run = cnp.NpyIter_GetIterNext(it, NULL)
         if cnp.NpyIter_IterationNeedsAPI(it):
-            while True:
-                walk_run(job, operands, pointers, n == 3, first, count[0])
-                first += count[0]
-                if not (<NextRunOrError>next_run)(it):
-                    break
-        else:
-            with nogil:
-                while True:
-                    walk_run(job, operands, pointers, n == 3, first, count[0])
-                    first += count[0]
-                    if not next_run(it):
-                        break
+            iterate_with_gil(&whole, start, stop)
+            return 0
+        whole.iterators = <cnp.NpyIter **>calloc(threads, sizeof(cnp.NpyIter *))
+        whole.errors = <char **>calloc(threads, sizeof(char *))
+        if whole.iterators == NULL or whole.errors == NULL:
+            raise MemoryError
+        whole.iterators[0] = it
+        while made < threads:
+            whole.iterators[made] = iterator_over(x, other, out)
+            made += 1
+        with nogil:
+            if stop - start < size or size < least_shared:
+                iterate_part(&whole, 0, start, stop - start)
+            else:
+                fd_share(iterate_part, &whole, size, chunk_for(size), threads)
+        for i in range(threads):
+            if whole.errors[i] != NULL:
+                raise MemoryError  # for buffers: nothing else can fail
     finally:
+        for i in range(1, made):
+            cnp.NpyIter_Deallocate(whole.iterators[i])
+        if whole.iterators != &it:
+            free(whole.iterators)
+        free(whole.errors)
         cnp.NpyIter_Deallocate(it)
+    return 0
+
+
+cdef int iterate_with_gil(const Iterated *whole, int64_t first, int64_t stop) except -1:
+    """The same where casts call Python."""
+    cdef cnp.NpyIter *it = whole.iterators[0]
+    cdef fd_operands operands = whole.operands[0]
+    cdef char **pointers
+    cdef cnp.npy_intp *count
+    cnp.NpyIter_ResetToIterIndexRange(it, first, stop, NULL)
+    pointers = cnp.NpyIter_GetDataPtrArray(it)
+    count = cnp.NpyIter_GetInnerLoopSizePtr(it)
+    while True:
+        walk_run(whole.job, &operands, pointers, whole.has_other, first, count[0])
+        first += count[0]
+        if not (<NextRunOrError>whole.next_run)(it):
+            break
     return 0
 
 
@@ -960,20 +1057,41 @@ cdef void walk_run(const fd_job *job, fd_operands *operands, char **pointers, bi
     fd_walk(job, first, <size_t>n, operands)
 
 
-cdef void walk_chunks(const fd_job *job, const fd_operands *whole, size_t item, Chunks chunks,
-                      bint from_front) noexcept nogil:
-    """Chunks of arrays that kernels take as they are, of items of so many bytes."""
-    cdef fd_operands part = whole[0]
-    cdef int64_t first = chunks.next(from_front)
-    while first != chunks.stop:
-        part.x = <const char *>whole.x + <size_t>first * item
-        part.y = <char *>whole.y + <size_t>first * item
-        if whole.other != NULL:
-            part.other = <const char *>whole.other + <size_t>first * item
-        part.bias_at = <size_t>first
-        fd_walk(job, first, <size_t>(chunks.end(first) - first), &part)
-        chunks.done(from_front)
-        first = chunks.next(from_front)
+cdef struct Kept:
+    const fd_job *job
+    uint8_t *out
+
+
+cdef void keep_part(void *context, int worker, int64_t first, int64_t n) noexcept nogil:
+    cdef const Kept *whole = <const Kept *>context
+    fd_walk_keep(whole.job, first, <size_t>n, whole.out + first)
+
+
+cdef tuple checked_part(int64_t size, tuple part, int threads):
+    """The first element and the last (exclusive) that are to be done."""
+    cdef int64_t start = 0, stop = size
+    if part is not None:
+        start, stop = part
+    if not 0 <= start <= stop <= size or threads < 1 or (threads > 1 and stop - start < size):
+        raise ValueError((size, part, threads))
+    return start, stop
+
+
+cdef void apply_direct(const fd_job *job, const fd_operands *operands, int64_t size, int64_t start, int64_t stop,
+                       int threads) noexcept:
+    """Elements of arrays that kernels take as they are. By several threads it is all of them."""
+    cdef Whole whole
+    whole.job = job
+    whole.operands = operands
+    whole.item = item_size(job.dtype)
+    if size < FEW:
+        apply_part(&whole, 0, start, stop - start)
+        return
+    with nogil:
+        if stop - start < size:
+            apply_part(&whole, 0, start, stop - start)
+        else:
+            apply_whole(job, operands, size, threads)
 
 
 @cython.final
@@ -1009,26 +1127,25 @@ cdef class Kernels:
         return tuple(result)
 
     def apply(self, int operation, Operands operands not None, Draw draw not None, IndexMap index_map not None,
-              Chunks chunks=None, bint from_front=True, bint nontemporal=False):
+              bint nontemporal=False, int threads=1, tuple part=None):
         cdef fd_job job
         cdef fd_operands c
         cdef cnp.ndarray x = operands.x, y = operands.y, other = operands.other, bias = operands.bias
-        cdef size_t item
         cdef char *px
         cdef char *py
         cdef char *po = NULL
         cdef bint is_direct
-        cdef int64_t first, size
+        cdef int64_t size, start, stop
         cdef size_t nbytes
         if x is None or y is None:
             raise TypeError((x, y))
         size = cnp.PyArray_SIZE(x)
-        if (not 0 <= operation < FD_NUM_OPS or not same_shape(x, y)
-                or (chunks is not None and chunks.stop > size)):
+        if not 0 <= operation < FD_NUM_OPS or not same_shape(x, y):
             raise ValueError((operation, size))
         job.op = <fd_op>operation
         job.dtype = <fd_dtype>dtype_code(x)
-        if size == 0:
+        start, stop = checked_part(size, part, threads)
+        if start == stop:
             return
         if (other is None and reads_other(job.op)) or (other is not None and not same_shape(x, other)):
             raise ValueError("other")
@@ -1039,8 +1156,7 @@ cdef class Kernels:
         fill_job(&job, self.kernels, draw, index_map, size)
         if reads_normals(job.op) and job.map.bits != NULL:
             raise ValueError("bits")
-        item = <size_t>cnp.PyArray_ITEMSIZE(x)
-        nbytes = <size_t>size * item
+        nbytes = <size_t>size * <size_t>cnp.PyArray_ITEMSIZE(x)
         px = cnp.PyArray_BYTES(x)
         py = cnp.PyArray_BYTES(y)
         is_direct = (is_apart(px, py, nbytes) and cnp.PyArray_TYPE(x) == cnp.PyArray_TYPE(y)
@@ -1057,44 +1173,29 @@ cdef class Kernels:
             c.bias = cnp.PyArray_BYTES(bias)
             c.period = <size_t>cnp.PyArray_SIZE(bias)
         c.nontemporal = nontemporal and is_direct
-        if not is_direct and chunks is None:
-            iterate(&job, &c, x, other, y, 0, size)
-            return
         if not is_direct:
-            while (first := chunks.next(from_front)) != chunks.stop:
-                try:
-                    iterate(&job, &c, x, other, y, first, chunks.end(first))
-                except BaseException as error:
-                    chunks.finish(from_front, error)
-                    raise
-                chunks.done(from_front)
+            iterate(&job, &c, x, other, y, start, stop, threads)
             return
         c.x = px
         c.y = py
         c.other = po
         c.bias_at = 0
-        if size < FEW and chunks is None:
-            fd_walk(&job, 0, <size_t>size, &c)
-            return
-        with nogil:
-            if chunks is None:
-                fd_walk(&job, 0, <size_t>size, &c)
-            else:
-                walk_chunks(&job, &c, item, chunks, from_front)
+        apply_direct(&job, &c, size, start, stop, threads)
 
     def apply_at(self, int operation, int dtype, uint64_t x, uint64_t y, int64_t size, Draw draw not None,
                  IndexMap index_map not None, double scale, double shift=0.0, double fill=0.0, uint64_t other=0,
-                 uint64_t bias=0, int64_t period=0, Chunks chunks=None, bint from_front=True, bint nontemporal=False):
+                 uint64_t bias=0, int64_t period=0, bint nontemporal=False, int threads=1, tuple part=None):
         cdef fd_job job
         cdef fd_operands c
         cdef size_t item
-        if (not 0 <= operation < FD_NUM_OPS or not 0 <= dtype < FD_NUM_DTYPES or size < 0
-                or (chunks is not None and chunks.stop > size)):
+        cdef int64_t start, stop
+        if not 0 <= operation < FD_NUM_OPS or not 0 <= dtype < FD_NUM_DTYPES or size < 0:
             raise ValueError((operation, dtype, size))
         job.op = <fd_op>operation
         job.dtype = <fd_dtype>dtype
         item = item_size(job.dtype)
-        if size == 0:
+        start, stop = checked_part(size, part, threads)
+        if start == stop:
             return
         if ((x | y | other | bias) % item != 0 or x == 0 or y == 0 or (reads_other(job.op) and other == 0)
                 or (reads_bias(job.op) and (bias == 0 or period < MIN_PERIOD))):
@@ -1112,35 +1213,26 @@ cdef class Kernels:
         c.shift = shift
         c.fill = fill
         c.nontemporal = nontemporal
-        if size < FEW and chunks is None:
-            fd_walk(&job, 0, <size_t>size, &c)
-            return
-        with nogil:
-            if chunks is None:
-                fd_walk(&job, 0, <size_t>size, &c)
-            else:
-                walk_chunks(&job, &c, item, chunks, from_front)
+        apply_direct(&job, &c, size, start, stop, threads)
 
-    def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, Chunks chunks=None,
-             bint from_front=True):
+    def keep(self, cnp.ndarray out not None, Draw draw not None, IndexMap index_map not None, int threads=1,
+             tuple part=None):
         cdef fd_job job
-        cdef uint8_t *y = <uint8_t *>cnp.PyArray_BYTES(out)
-        cdef int64_t first
-        cdef int64_t size = cnp.PyArray_SIZE(out)
-        if chunks is None:
-            chunks = Chunks(0, size, max(size, 1))
-        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out) or chunks.stop > size:
-            raise ValueError((size, chunks.stop))
-        if size == 0:
+        cdef Kept whole
+        cdef int64_t size = cnp.PyArray_SIZE(out), start, stop
+        if cnp.PyArray_TYPE(out) != cnp.NPY_BOOL or not cnp.PyArray_ISCARRAY(out):
+            raise ValueError(out.dtype)
+        start, stop = checked_part(size, part, threads)
+        if start == stop:
             return
         fill_job(&job, self.kernels, draw, index_map, size)
+        whole.job = &job
+        whole.out = <uint8_t *>cnp.PyArray_BYTES(out)
         with nogil:
-            while True:
-                first = chunks.next(from_front)
-                if first == chunks.stop:
-                    break
-                fd_walk_keep(&job, first, <size_t>(chunks.end(first) - first), y + first)
-                chunks.done(from_front)
+            if stop - start < size or size < least_shared:
+                keep_part(&whole, 0, start, stop - start)
+            else:
+                fd_share(keep_part, &whole, size, chunk_for(size), threads)
 
     def keep_bits(self, size_t n, Draw draw not None, uint64_t start=0):
         cdef cnp.npy_intp length = <cnp.npy_intp>(n // 8 + (n % 8 != 0))

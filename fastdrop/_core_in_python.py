@@ -26,28 +26,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
-class Chunks:
-    """The parts of an array, for the calling thread alone: the reference shares with no other.
-
-    See :class:`fastdrop._kernels.Chunks`.
-    """
-
-    def __init__(self, start: int, stop: int, length: int) -> None:
-        self.error: BaseException | None = None
-        self._next, self._stop, self._length = start, stop, length
-
-    def take(self, from_front: bool) -> tuple[int, int]:
-        first = self._next
-        self._next = min(first + self._length, self._stop)
-        return first, self._next
-
-    def finish(self, from_front: bool, error: BaseException | None = None) -> None:
-        pass
-
-    def close(self) -> None:
-        self._next = self._stop
-
-
 class StreamState:
     """A key, and a counter of calls that threads share."""
 
@@ -224,9 +202,25 @@ def are_plain(x: object, out: object) -> TypeGuard[np.ndarray]:
     return False
 
 
-def plain_dropout_at(dtype: int, x: int, y: int, size: int, key: int, rate: float, scale: float) -> bool:
+def plain_dropout_at(
+    dtype: int, x: int, y: int, size: int, key: int, rate: float, scale: float, threads: int = 1
+) -> bool:
     """Dropout at addresses, where that is simple; without a compiler it is not."""
     return False
+
+
+def ask_for_threads(number: Callable[[], int]) -> None:
+    """Let plain calls, which there are none of, learn how many threads may work on an array."""
+
+
+def has_just_shared() -> bool:
+    """Whether helpers of the last call would still be awake; here no call has any."""
+    return False
+
+
+def usable_cpus() -> int:
+    """How many CPUs the calling thread may use; 0 where that is not known."""
+    return 0
 
 
 class PlainCalls:

@@ -10,12 +10,12 @@ import numpy as np
 
 from fastdrop import _backend, _foreign, _geometry, _threads
 from fastdrop._geometry import Place
-from fastdrop._kernels import Bits, Bools, Chunks, Draw, IndexMap, Operands, Operation, bare
+from fastdrop._kernels import Bits, Bools, Draw, IndexMap, Operands, Operation, bare
 
-# Bytes of a result from which it is stored past the caches, measured with somebody who reads it afterwards. On Zen 4 (1 MiB
-# of second-level cache, 32 MiB of third-level) both together then take 0.97 to 1.07 of the time at 8 MiB, 0.90 to 0.99 at
-# 12 MiB and 0.84 to 0.97 at 16 MiB; on an Intel Xeon (2 MiB a core) 0.8 at 8 MiB, and a third more at 2 MiB. The call alone
-# takes 0.7 to 0.9 from 8 MiB on.
+# Bytes of a result from which it is stored past the caches, measured with somebody who reads it afterwards. On Zen 4 (1
+# MiB of second-level cache, 32 MiB of third-level) both together then take 0.97 to 1.07 of the time at 8 MiB, 0.90 to
+# 0.99 at 12 MiB and 0.84 to 0.97 at 16 MiB; on an Intel Xeon (2 MiB a core) 0.8 at 8 MiB, and a third more at 2 MiB. The
+# call alone takes 0.7 to 0.9 from 8 MiB on.
 NONTEMPORAL = 8 << 20
 
 # How hard NumPy's iterator looks whether arrays share memory. The stubs of NumPy know of 0 and -1 alone.
@@ -101,7 +101,7 @@ def apply(operation: Operation, operands: Operands, draw: Draw, index_map: Index
             index_map = index_map_at(place, draw, index_map.bits)
         elif index_map.dims is not None:
             index_map = index_map_at(_geometry.place_of(index_map.dims, index_map.offset), draw, index_map.bits)
-    if size < _backend.LARGE:
+    if size < _backend.SHARED:
         _backend.running.apply(operation, operands, draw, index_map)
     else:
         _apply_large(operation, operands, draw, index_map, size)
@@ -155,31 +155,22 @@ def index_map_at(place: Place, draw: Draw, bits: Bits | None = None) -> IndexMap
 
 
 def _apply_large(operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, size: int) -> None:
-    kernels = _backend.running
     y = operands.y
     inputs = (operands.x,) if operands.other is None else (operands.x, operands.other)
     # In place the line is in the cache already, and it would be sent out for nothing.
     nontemporal = y.nbytes >= NONTEMPORAL and not any(array is y for array in inputs)
-
-    def work(chunks: Chunks | None, from_front: bool) -> None:
-        kernels.apply(operation, operands, draw, index_map, chunks, from_front, nontemporal)
-
-    if _threads.pay(size) and all(_is_elementwise(array, y) for array in inputs):
-        _threads.share(work, size)
-    else:
-        work(None, True)
+    threads = _threads.number_for(size)
+    if threads > 1 and not all(_is_elementwise(array, y) for array in inputs):
+        threads = 1
+    _backend.running.apply(operation, operands, draw, index_map, nontemporal, threads)
 
 
 def keep(shape: tuple[int, ...], draw: Draw, index_map: IndexMap) -> Bools:
     """``Kernels.keep`` for the whole of a mask: a new array of booleans."""
-    kernels = _backend.running
     out = np.empty(shape, np.bool_)
     if index_map.dims is not None and out.size > 0:
         index_map = index_map_at(_geometry.place_of(index_map.dims, index_map.offset), draw, index_map.bits)
-    if _threads.pay(out.size):
-        _threads.share(lambda chunks, from_front: kernels.keep(out, draw, index_map, chunks, from_front), out.size)
-    else:
-        kernels.keep(out, draw, index_map)
+    _backend.running.keep(out, draw, index_map, _threads.number_for(out.size))
     return out
 
 

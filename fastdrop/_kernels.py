@@ -118,28 +118,6 @@ class IndexMap(NamedTuple):
     bits: Bits | None = None
 
 
-class Chunks(Protocol):
-    """Elements start .. stop-1 of an array, in pieces of so many that several threads take one by one.
-
-    The caller takes them from the front and its helpers from the back, so that call after call each finds in its own
-    caches what it has worked on before. A helper must finish every chunk that it takes. The caller need not: an
-    exception may have cut it off anywhere, and it is at work no more when it closes.
-    """
-
-    @property
-    def error(self) -> BaseException | None:
-        """What went wrong first, with any of the chunks that were finished."""
-
-    def take(self, from_front: bool) -> tuple[int, int]:
-        """First and last element (exclusive) of a chunk that nobody else gets; an empty one when there are no more."""
-
-    def finish(self, from_front: bool, error: BaseException | None = None) -> None:
-        """A chunk is done, or has failed."""
-
-    def close(self) -> None:
-        """Give out no more, and wait until helpers have finished what they took. No signal's handler runs meanwhile."""
-
-
 class Kernels(Protocol):
     """An implementation: one instruction set of the C core, or the reference in NumPy."""
 
@@ -159,16 +137,18 @@ class Kernels(Protocol):
         operands: Operands,
         draw: Draw,
         index_map: IndexMap,
-        chunks: Chunks | None = None,
-        from_front: bool = True,
         nontemporal: bool = False,
+        threads: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        """Do an operation with elements of ``operands.x``, in C order, chunk after chunk as long as there are any.
+        """Do an operation with the elements of ``operands.x``, in C order.
 
-        Without chunks it is the whole array. The records are those of ``fastdrop._backend``, which are C objects where
-        there is a compiled core.
+        The records are those of ``fastdrop._backend``, which are C objects where there is a compiled core.
 
-        ``nontemporal`` asks for stores that bypass the caches, where there are such.
+        ``nontemporal`` asks for stores that bypass the caches, where there are such. Up to ``threads`` threads work on
+        the array, in chunks; no element of y may then have memory of another element of an array that is read. When
+        this returns, none of them is at work any more. With ``part``, (start, stop), it is these elements alone, on the
+        calling thread: what a thread does with a chunk.
         """
 
     def apply_at(
@@ -186,9 +166,9 @@ class Kernels(Protocol):
         other: int = 0,
         bias: int = 0,
         period: int = 0,
-        chunks: Chunks | None = None,
-        from_front: bool = True,
         nontemporal: bool = False,
+        threads: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
         """The same for arrays of other libraries: at addresses, of so many elements that follow each other.
 
@@ -197,9 +177,14 @@ class Kernels(Protocol):
         """
 
     def keep(
-        self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks | None = None, from_front: bool = True
+        self,
+        out: Bools,
+        draw: Draw,
+        index_map: IndexMap,
+        threads: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        """Write to the elements of a contiguous array, chunk after chunk, which of them are kept."""
+        """Write to the elements of a contiguous array which of them are kept."""
 
     def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
         """The keep bits of n elements from ``start`` on, as by ``packbits(bitorder="little")``."""

@@ -17,12 +17,12 @@ stands in :mod:`fastdrop._kernels`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from fastdrop._kernels import Bits, Bools, Chunks, Dims, Draw, IndexMap, Operands, Operation
+from fastdrop._kernels import Bits, Bools, Dims, Draw, IndexMap, Operands, Operation
 
 PLANES = 8
 TAIL_DOMAIN = 8
@@ -300,14 +300,12 @@ class Kernels:
         operands: Operands,
         draw: Draw,
         index_map: IndexMap,
-        chunks: Chunks | None = None,
-        from_front: bool = True,
         nontemporal: bool = False,  # which NumPy has no stores for
+        threads: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        def work(start: int, stop: int) -> None:
-            self._apply_part(Operation(operation), operands, draw, index_map, start, stop)
-
-        take_chunks(chunks, from_front, operands.x.size, work)
+        start, stop = (0, operands.x.size) if part is None else part
+        self._apply_part(Operation(operation), operands, draw, index_map, start, stop)
 
     def apply_at(
         self,
@@ -324,9 +322,9 @@ class Kernels:
         other: int = 0,
         bias: int = 0,
         period: int = 0,
-        chunks: Chunks | None = None,
-        from_front: bool = True,
         nontemporal: bool = False,
+        threads: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
         if size == 0:
             return
@@ -340,7 +338,7 @@ class Kernels:
             shift,
             fill,
         )
-        self.apply(operation, operands, draw, index_map, chunks, from_front, nontemporal)
+        self.apply(operation, operands, draw, index_map, nontemporal, threads, part)
 
     def _apply_part(
         self, operation: Operation, operands: Operands, draw: Draw, index_map: IndexMap, start: int, stop: int
@@ -379,12 +377,15 @@ class Kernels:
             y.flat[start:stop] = result
 
     def keep(
-        self, out: Bools, draw: Draw, index_map: IndexMap, chunks: Chunks | None = None, from_front: bool = True
+        self,
+        out: Bools,
+        draw: Draw,
+        index_map: IndexMap,
+        threads: int = 1,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        def work(start: int, stop: int) -> None:
-            out.reshape(-1)[start:stop] = keep_elements(start, stop - start, draw, index_map)
-
-        take_chunks(chunks, from_front, out.size, work)
+        start, stop = (0, out.size) if part is None else part
+        out.reshape(-1)[start:stop] = keep_elements(start, stop - start, draw, index_map)
 
     def keep_bits(self, n: int, draw: Draw, start: int = 0) -> Bits:
         return np.packbits(keep_range(start, n, draw.key, draw.call, draw.threshold), bitorder="little")
@@ -401,20 +402,3 @@ def array_at(address: int, n: int, dtype: int) -> np.ndarray:
     memory = (ctypes.c_uint8 * (n * kind.itemsize)).from_address(address)
     array: np.ndarray = np.frombuffer(memoryview(memory), kind)
     return array
-
-
-def take_chunks(chunks: Chunks | None, from_front: bool, size: int, work: Callable[[int, int], None]) -> None:
-    """Do chunk after chunk as long as there are any, or the whole of an array."""
-    if chunks is None:
-        work(0, size)
-        return
-    while True:
-        start, stop = chunks.take(from_front)
-        if start == stop:
-            return
-        try:
-            work(start, stop)
-        except BaseException as error:
-            chunks.finish(from_front, error)
-            raise
-        chunks.finish(from_front)

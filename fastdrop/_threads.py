@@ -1,33 +1,18 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many threads work on a large array, and the pool they come from.
-
-The threads hold no GIL while a kernel of the core runs. Work is handed out in chunks that whoever is free takes, the
-calling thread included: one that wakes late takes fewer, and none is waited for that has not begun.
-
-A handler of a signal may come in after any call, and do there what it likes: raise, call, fork. So nothing here takes a
-lock, and what must not be cut off in the middle is one call into C, because handlers run between those.
-"""
+"""How many threads work on a large array. The threads themselves are those of ``csrc/pool.c``."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-from _thread import start_new_thread
 from collections.abc import Callable
 from functools import cache
-from queue import SimpleQueue
 from types import TracebackType
 from typing import SupportsIndex
 
 from fastdrop import _arguments, _backend
 from fastdrop._contexts import Entered
-from fastdrop._kernels import Chunks
-
-# In elements, and multiples of the kernels' tile. Waking a thread takes as long as 200,000 elements or more: below
-# _backend.LARGE two threads gain little, or lose.
-CHUNK = 1 << 15
-MIN_SHARE = 1 << 16  # for each thread
 
 _entered: Entered[int] = Entered("fastdrop.num_threads")
 
@@ -49,8 +34,11 @@ def _is_count(text: str) -> bool:
 
 def _usable_cpus() -> int:
     """The CPUs that the process may use now, of which a container may have bought less time than there are."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, _quota() or cpus)
+    cpus = _backend.usable_cpus()
+    if cpus == 0:
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota()
+    return cpus if quota is None or cpus < quota else quota
 
 
 @cache
@@ -111,7 +99,8 @@ def set_num_threads(n: SupportsIndex) -> None:
     Parameters
     ----------
     n : int
-        At least 1. Arrays below about a million elements are always left to the calling thread.
+        At least 1. An array of fewer than about a million elements is left to the calling thread, unless the threads
+        have just worked on another one; of fewer than about 65,000, always.
     """
     global _set
     _set = _arguments.count(n, "n")
@@ -119,9 +108,9 @@ def set_num_threads(n: SupportsIndex) -> None:
 
 def get_num_threads() -> int:
     """How many threads may work on one array, here and now."""
-    numbers = _entered.values()
-    if numbers:
-        return numbers[-1]
+    entries = _entered.entries()
+    if entries:
+        return entries[-1][1]
     return _usable_cpus() if _set is None else _set
 
 
@@ -150,76 +139,13 @@ class num_threads:
         _entered.leave(self)
 
 
-def pay(size: int) -> bool:
-    """Whether several threads shall work on so many elements."""
-    return size >= _backend.LARGE and _backend.running.releases_gil and get_num_threads() > 1
+def number_for(size: int, most: Callable[[], int] = get_num_threads) -> int:
+    """How many threads shall work on so many elements, of as many as ``most()`` says may."""
+    if size < _backend.SHARED or not _backend.running.releases_gil:
+        return 1
+    if size < _backend.LARGE and not _backend.has_just_shared():
+        return 1
+    return max(1, min(most(), size // _backend.CHUNK))
 
 
-def share(work: Callable[[Chunks, bool], None], size: int) -> None:
-    """Call ``work(chunks, from_front)`` from as many threads as may work on so many elements.
-
-    It takes chunks until there are none left. When this returns, or raises, no thread is at work any more.
-    """
-    pool = _pool
-    chunks = _backend.Chunks(0, size, CHUNK)
-    to_do: Callable[[Chunks, bool], None] | None = work
-
-    def help() -> None:
-        begun = to_do
-        if begun is not None:
-            begun(chunks, False)
-
-    try:
-        pool.submit(help, min(get_num_threads(), size // MIN_SHARE) - 1)
-        work(chunks, True)
-    finally:
-        # A handler's exception comes out of a call, and so out of one of those above, or of close() when it is done.
-        if pool is _pool:
-            chunks.close()
-        to_do = None  # a helper that comes later finds nothing, and meanwhile no array is held for it
-    if pool is not _pool:
-        raise RuntimeError(
-            "the process was forked in the middle of a call, whose other threads the child does not have"
-        )
-    if chunks.error is not None:
-        raise chunks.error
-
-
-class _Pool:
-    """Threads that wait for jobs. They end with the process, and none is there before the first job.
-
-    The standard library's executor costs an import, has locks, and waits for its threads at exit: forever, if a signal
-    came while one of them was started. A thread of the lowest level is started in one step.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._threads: list[int] = []  # one may be missing that was cut off before it was counted: there is one more
-
-    def submit(self, job: Callable[[], None], times: int) -> None:
-        """Let so many threads call it, or as many as there can be, when they are free."""
-        try:
-            while len(self._threads) < times:
-                self._threads.append(start_new_thread(self._serve, ()))
-        except RuntimeError:
-            pass  # no more threads, or the interpreter is ending
-        for _ in range(min(times, len(self._threads))):
-            self._jobs.put(job)
-
-    def _serve(self) -> None:
-        while True:
-            job = self._jobs.get()
-            with contextlib.suppress(BaseException):  # the chunks hold it, and whoever shares them raises it
-                job()
-            del job  # and what it holds
-
-
-def _forget_pool() -> None:
-    """In a forked child, where the parent's threads do not exist."""
-    global _pool
-    _pool = _Pool()
-
-
-_pool = _Pool()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+_backend.ask_for_threads(get_num_threads)

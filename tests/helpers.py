@@ -4,9 +4,11 @@
 Programs that tests run in a process of their own import it too, from ``TESTS``.
 """
 
+import ctypes
 import dataclasses
 import os
-import threading
+import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -72,12 +74,12 @@ class Kernels:
             Operands(x, out, scale, **operands),
             Draw(key, call, threshold),
             IndexMap(offset, dims, bits),
-            part(start, stop),
             nontemporal=past_caches,
+            part=(start, stop),
         )
 
     def keep(self, out, start, stop, key, call, threshold, offset=0, dims=None, bits=None):
-        self.real.keep(out, Draw(key, call, threshold), IndexMap(offset, dims, bits), part(start, stop))
+        self.real.keep(out, Draw(key, call, threshold), IndexMap(offset, dims, bits), part=(start, stop))
 
     def keep_bits(self, n, key, call, threshold, start=0):
         return self.real.keep_bits(n, Draw(key, call, threshold), start)
@@ -90,12 +92,8 @@ class Kernels:
         addresses = {name: operands.pop(name).ctypes.data for name in ("other", "bias") if name in operands}
         dtype = _kernels.Dtype[x.dtype.name.upper()]
         place = x.ctypes.data, out.ctypes.data, x.size, Draw(key, 0, threshold), IndexMap(offset, dims)
-        chunks = None if start == 0 else part(start, x.size)
-        self.real.apply_at(op, dtype, *place, chunks=chunks, **addresses, **operands)
-
-
-def part(start, stop):
-    return _backend.Chunks(start, stop, max(stop - start, 1))
+        part = None if start == 0 else (start, x.size)
+        self.real.apply_at(op, dtype, *place, part=part, **addresses, **operands)
 
 
 def compiled():
@@ -205,27 +203,30 @@ def environment():
 # Threads
 
 MIN_SHARED = _backend.LARGE  # elements from which threads share an array
-MIN_CHUNK = _threads.MIN_SHARE
+MIN_SHARED_AWAKE = _backend.SHARED  # the same while they are awake from another one
+CHUNK = _backend.CHUNK  # elements of the smallest chunk
 
 
-class _Large:
-    """From which size on arrays are shared, and calls no longer plain: for a monkeypatch, which puts it back."""
+class _Setting:
+    """A number of the backend's, which plain calls follow too: for a monkeypatch, which puts it back."""
+
+    def __init__(self, name):
+        self.name = name
 
     @property
-    def size(self):
-        return _backend.LARGE
+    def value(self):
+        return getattr(_backend, self.name)
 
-    @size.setter
-    def size(self, size):
-        _backend.LARGE = size
+    @value.setter
+    def value(self, value):
+        setattr(_backend, self.name, value)
         _backend._run(_backend.running)
 
 
-def share_from(monkeypatch, size, chunk, free_chunk=None):
-    """Let threads share arrays of so many elements, in chunks of so many, of which each is to find one at least."""
-    monkeypatch.setattr(_Large(), "size", size)
-    monkeypatch.setattr(_threads, "MIN_SHARE", chunk)
-    monkeypatch.setattr(_threads, "CHUNK", free_chunk or chunk)
+def share_from(monkeypatch, size, chunk):
+    """Let threads share arrays of so many elements and wake up for it, in chunks of so many."""
+    for name, value in (("LARGE", size), ("SHARED", size), ("CHUNK", chunk)):
+        monkeypatch.setattr(_Setting(name), "value", value)
 
 
 def pretend_caches(monkeypatch, folder):
@@ -241,20 +242,39 @@ def store_past_caches(monkeypatch, always):
 
 def leave_to_the_caller(monkeypatch):
     """Let no array be large: each goes straight to the kernel."""
-    monkeypatch.setattr(_Large(), "size", 1 << 62)
+    for name in ("LARGE", "SHARED"):
+        monkeypatch.setattr(_Setting(name), "value", 1 << 62)
 
 
-def share(work, size):
-    """Call work(start, stop) for the chunks of an array, from as many threads as pay. It may be Python."""
-    if _threads.pay(size):
-        _threads.share(lambda chunks, from_front: _reference.take_chunks(chunks, from_front, size, work), size)
-    else:
-        work(0, size)
+def can_share():
+    """Whether share() finds the pool's function: extension modules show no others on Windows."""
+    return compiled() is not None and sys.platform != "win32"
 
 
-def chunks_of(size, threads):
-    """The (start, stop) into which threads cut work."""
-    return [(start, min(start + _threads.CHUNK, size)) for start in range(0, size, _threads.CHUNK)]
+def share(work, size, chunk=CHUNK):
+    """Call work(start, stop) for the chunks of so many elements, from as many threads of the pool as are set.
+
+    It is Python, whose errors stay where they are. What it does is as much as any part of an array to the pool.
+    """
+    part = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    function = ctypes.CDLL(compiled().__file__).fd_share
+    function.argtypes = part, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int
+    function.restype = None
+    in_parts = part(lambda _, worker, first, n: work(first, first + n))
+    function(in_parts, None, size, chunk, fastdrop.get_num_threads())
+
+
+def prepared_apply(kernels, x, out, rate, rng, threads):
+    """A function that does nothing but to call kernels for dropout."""
+    mask = fastdrop.dropout(x, rate, rng=rng, return_mask=True)[1]
+    operands, draw, index_map = Operands(x, out, mask.scale), Draw(mask.key, mask.call, mask.threshold), IndexMap()
+    apply = kernels.real.apply
+    return lambda: apply(0, operands, draw, index_map, False, threads)
+
+
+def chunks_of(size, chunk=CHUNK):
+    """The (start, stop) into which share() cuts work."""
+    return [(start, min(start + chunk, size)) for start in range(0, size, chunk)]
 
 
 def cpu_quota(root):
@@ -268,73 +288,48 @@ def give_quota(monkeypatch, cpus):
     monkeypatch.setattr(_threads, "_set", None)
 
 
-def threads_in_pool():
-    return len(_threads._pool._threads)
+def pool_tasks():
+    """The native ids of the threads of the pool, as Linux shows them."""
+    return [int(p.parent.name) for p in Path("/proc/self/task").glob("*/comm") if p.read_text() == "fastdrop\n"]
 
 
-def forget_threads():
-    """A new pool, of which no thread has been started."""
-    _threads._pool = _threads._Pool()
+def threads_in_pool(expected):
+    """How many there are, which are looked for until so many have been there for long enough to give their name."""
+    until = time.monotonic() + 20
+    while len(pool_tasks()) < expected and time.monotonic() < until:
+        time.sleep(0.001)
+    return len(pool_tasks())
 
 
-def limit_threads(monkeypatch, most):
-    """A new pool, which can start no more threads than these."""
-    start = _threads.start_new_thread
+class _Watched(Altered):
+    """Kernels that note what they share between threads."""
 
-    def start_new_thread(*args):
-        if threads_in_pool() == most:
-            raise RuntimeError("can't start new thread")
-        return start(*args)
+    def __init__(self, kernels):
+        super().__init__(kernels)
+        self.sizes, self.parts = [], []
 
-    monkeypatch.setattr(_threads, "_pool", _threads._Pool())
-    monkeypatch.setattr(_threads, "start_new_thread", start_new_thread)
+    def note(self, size, threads):
+        if threads > 1:
+            self.sizes.append(size)
+            self.parts.extend(chunks_of(size, _backend.CHUNK))
 
+    def apply(self, operation, operands, draw, index_map, nontemporal=False, threads=1):
+        self.note(operands.x.size, threads)
+        self._kernels.apply(operation, operands, draw, index_map, nontemporal, threads)
 
-def watch_sharing(monkeypatch, works=True):
-    """The sizes of what is shared between threads, and the parts into which it is cut, as it goes on."""
-    sizes, parts = [], []
-    share = _threads.share
-
-    def watched(work, size):
-        sizes.append(size)
-        parts.extend(chunks_of(size, 0))
-        if works:
-            share(work, size)
-
-    monkeypatch.setattr(_threads, "share", watched)
-    return sizes, parts
+    def keep(self, out, draw, index_map, threads=1):
+        self.note(out.size, threads)
+        self._kernels.keep(out, draw, index_map, threads)
 
 
-def apply_from_both_ends(kernels, x, out, scale, length, helpers):
-    """x * scale to out, in chunks that the calling thread takes from the front and helpers from the back.
+def watch_sharing(monkeypatch):
+    """The sizes of what is shared between threads, and about the parts into which it is cut, as it goes on.
 
-    Whether all chunks were done when all threads had come back.
+    No call is plain.
     """
-    chunks = _backend.Chunks(0, x.size, length)
-
-    def take(from_front):
-        kernels.real.apply(Operation.DROPOUT, Operands(x, out, scale), Draw(), IndexMap(), chunks, from_front)
-
-    threads = [threading.Thread(target=take, args=(False,)) for _ in range(helpers)]
-    for thread in threads:
-        thread.start()
-    take(True)
-    for thread in threads:
-        thread.join(60)
-    return chunks.take(True) == chunks.take(False) == (x.size, x.size)
-
-
-def closing_waits_for_a_chunk_that_was_taken():
-    """Whether it does, and not for those that nobody has taken, nor for one of the caller, who is at work no more."""
-    chunks = _backend.Chunks(0, 10, 4)
-    closed = threading.Event()
-    chunks.take(True)
-    chunks.take(False)
-    closing = threading.Thread(target=lambda: (chunks.close(), closed.set()))
-    closing.start()
-    waited = not closed.wait(0.2)
-    chunks.finish(False)
-    return waited and closed.wait(60) and chunks.take(True) == (10, 10)
+    watched = _Watched(_backend.running)
+    monkeypatch.setattr(_Running(), "kernels", watched)
+    return watched.sizes, watched.parts
 
 
 # Streams

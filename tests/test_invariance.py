@@ -63,7 +63,7 @@ def chunks(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("n", [2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 5 * CHUNK + 77])
 def test_any_number_of_threads_gives_the_same_bits(implementation, oracle_keep, chunks, monkeypatch, threads, n):
-    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK, free_chunk=CHUNK // 4)
+    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK // 4)
     x = np.arange(1, n + 1, dtype=np.float32)
     keep = oracle_keep(n)
     mask = mask_of(n)
@@ -94,7 +94,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_threads_share_arrays_of_any_layout(implementation, oracle_keep, chunks, monkeypatch, threads, layout):
     """More than once, because what one thread does to another's part shows only when they meet."""
-    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK, free_chunk=CHUNK // 4)
+    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK // 4)
     x = LAYOUTS[layout](np.full(501 * 400, 1.0, np.float32))
     x[...] = 3
     mask = mask_of(x.shape, 0.5)
@@ -144,7 +144,7 @@ def test_threads_share_every_function(implementation, chunks, monkeypatch, threa
     with fastdrop.num_threads(1):
         alone = results_of_functions(make)
     assert not chunks
-    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK, free_chunk=CHUNK // 4)
+    helpers.share_from(monkeypatch, size=2 * CHUNK, chunk=CHUNK // 4)
     with fastdrop.num_threads(threads):
         shared = results_of_functions(make)
     assert (len(chunks) > 2 * len(FUNCTIONS) * 4) == implementation.shares
@@ -161,8 +161,7 @@ def test_threads_and_chunks_of_any_size(implementation, oracle_keep, data):
     x = np.arange(1, n + 1, dtype=np.float64)
     keep = oracle_keep(n, rate)
     with pytest.MonkeyPatch.context() as patch, fastdrop.num_threads(data.draw(st.sampled_from([2, 3, 7]))):
-        chunk, free_chunk = (data.draw(st.sampled_from([1000, 2047, 2048, 4096])) for _ in range(2))
-        helpers.share_from(patch, size=0, chunk=chunk, free_chunk=free_chunk)
+        helpers.share_from(patch, size=0, chunk=data.draw(st.sampled_from([100, 1000, 2047, 2048, 4096])))
         helpers.store_past_caches(patch, always=data.draw(st.booleans()))
         np.testing.assert_array_equal(mask.apply(x), np.where(keep, x * mask.scale, 0))
         np.testing.assert_array_equal(np.asarray(mask), keep)

@@ -125,7 +125,9 @@ def test_threads_are_clean_under_thread_sanitizer(built):
     done = run([*command, "-c", TOGETHER], **options)
     assert done.returncode == 66
     assert "data race" in done.stderr
-    # A child of a process with threads may not start any under ThreadSanitizer. All instruction sets share alike.
+    # A child of a process with threads may not start any under ThreadSanitizer, which also needs more memory than some
+    # tests leave, and makes calls so slow that none seems to follow another. All instruction sets share alike.
     left_out = "fork and not multiprocessing and not sent_to and not exit and not portable and not sse2 and not avx2"
+    left_out += " and not can_be_had and not only_when"
     succeed([*command, *selected("tests/test_threads.py", "-k", f"not {left_out}")], **options)
     succeed([*command, *selected("tests/test_streams.py", "-k", "threads_that")], **options)

@@ -3,6 +3,8 @@
 
 import contextlib
 import contextvars
+import ctypes
+import ctypes.util
 import os
 import signal
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import helpers
 import numpy as np
@@ -21,13 +24,17 @@ from fastdrop import DropoutMask, PhiloxStream
 PATIENCE = 60  # seconds until a test that hangs is given up: longer than anything here takes on a loaded machine
 
 needs_core = pytest.mark.skipif(helpers.compiled() is None, reason="fastdrop was built without its compiled core")
+needs_pool = pytest.mark.skipif(not helpers.can_share(), reason="here Python cannot call the pool of the compiled core")
+on_linux = pytest.mark.skipif(
+    helpers.compiled() is None or sys.platform != "linux", reason="needs the core, and what Linux says of its threads"
+)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Arrays of a few thousand elements are split, into chunks that end neither at rows nor at one another's tiles."""
-    helpers.share_from(monkeypatch, size=4096, chunk=2048)
+    helpers.share_from(monkeypatch, size=4096, chunk=2000)
 
 
 @pytest.fixture
@@ -98,7 +105,7 @@ def test_any_number_of_threads_gives_the_same_result(dtype, layout, implementati
 
 def test_the_result_is_the_same_at_the_sizes_where_threads_set_in(implementation):
     stream = PhiloxStream(5)
-    for size in (helpers.MIN_SHARED - 1, helpers.MIN_SHARED, helpers.MIN_SHARED + 1, 19 * helpers.MIN_CHUNK + 77):
+    for size in (helpers.MIN_SHARED - 1, helpers.MIN_SHARED, helpers.MIN_SHARED + 1, 19 * 65_536 + 77):
         x = np.ones(size, np.float32)
         results = []
         for threads in (1, 4):
@@ -180,53 +187,266 @@ print("done")
 # Who works
 
 
-@needs_core
+@needs_pool
 def test_work_is_shared_by_as_many_threads_as_are_set():
-    for threads in (1, 2, 4):
+    for threads in (1, 2, 4, 2, 1):
         work, workers = meet(threads)
         with fastdrop.num_threads(threads):
-            helpers.share(work, 16 * helpers.MIN_CHUNK)
+            helpers.share(work, 16 * helpers.CHUNK)
         assert len(workers) == threads
         assert threading.get_ident() in workers
 
 
-def test_chunks_taken_from_both_ends_make_up_the_array(compiled):
-    for size in (1, 2047, 4096, 100_001):
-        for beside in (0, 1, 3):
-            x, out = np.ones(size, np.float32), np.zeros(size, np.float32)
-            assert helpers.apply_from_both_ends(compiled, x, out, 3.0, 1000, beside)
-            np.testing.assert_array_equal(out, 3)
+@needs_pool
+def test_the_caller_works_from_the_front_and_helpers_from_the_back():
+    """So each finds in its caches what it worked on in the call before."""
+    barrier = threading.Barrier(3)
+    firsts = {}
+
+    def work(start, stop):
+        if firsts.setdefault(threading.get_ident(), start) == start:
+            barrier.wait(PATIENCE)
+
+    with fastdrop.num_threads(3):
+        helpers.share(work, 100, chunk=10)
+    assert firsts.pop(threading.get_ident()) == 0
+    assert sorted(firsts.values()) == [80, 90]
 
 
-@needs_core
-def test_closing_waits_for_chunks_that_were_taken_and_for_no_others():
-    assert helpers.closing_waits_for_a_chunk_that_was_taken()
-
-
-def test_every_element_is_worked_on_once(small_chunks):
-    for size in (0, 1, 2047, 4096, 4097, 100_000):
+@needs_pool
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("chunk", [1, 7, 2048, 100_000])
+def test_every_element_is_worked_on_once(chunk, threads):
+    for size in (0, 1, 6, 7, 8, 2047, 4096, 4097):
         done = []
-        with fastdrop.num_threads(5):
-            helpers.share(lambda start, stop, done=done: done.append((start, stop)), size)
+        with fastdrop.num_threads(threads):
+            helpers.share(lambda start, stop, done=done: done.append((start, stop)), size, chunk)
         assert [i for start, stop in sorted(done) for i in range(start, stop)] == list(range(size))
 
 
-def test_a_small_array_is_left_to_the_calling_thread():
+@needs_pool
+def test_who_has_begun_is_waited_for():
+    caller = threading.get_ident()
+    all_in = threading.Barrier(3)
+    seen, at_work = set(), set()
+
+    def work(start, stop):
+        me = threading.get_ident()
+        if me in seen:
+            return
+        seen.add(me)
+        all_in.wait(PATIENCE)
+        if me != caller:
+            at_work.add(me)
+            time.sleep(0.3)  # so that a caller that does not wait, or not until all are done, returns too early
+            at_work.remove(me)
+
+    with fastdrop.num_threads(3):
+        for _ in range(2):
+            seen.clear()
+            helpers.share(work, 16 * helpers.CHUNK)
+            assert len(seen) == 3
+            assert not at_work
+
+
+@needs_pool
+def test_who_has_not_begun_is_not_waited_for(tmp_path):
+    code = """
+busy, end = threading.Event(), threading.Event()
+
+def hold(start, stop):
+    if threading.current_thread() is not holder:
+        busy.set()
+        end.wait(30)
+    else:
+        busy.wait(30)
+
+holder = threading.Thread(target=helpers.share, args=(hold, 2, 1))
+holder.start()
+assert busy.wait(30)  # the one thread of the pool is in another job, and comes to none of these
+for _ in range(5):
     workers = set()
-    with fastdrop.num_threads(8):
-        helpers.share(lambda *_: workers.add(threading.get_ident()), helpers.MIN_SHARED - 1)
+    helpers.share(lambda *_: workers.add(threading.get_ident()), x.size)
     assert workers == {threading.get_ident()}
+    assert computes()
+assert not end.is_set()
+end.set()
+holder.join()
+assert uses_threads()
+print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
+
+
+@on_linux
+@pytest.mark.parametrize("call", ["fastdrop.dropout(a, 0.1, out=b)", "mask.apply(a, b)", "fastdrop.relu_dropout(a)"])
+def test_threads_are_there_only_when_an_array_needs_them(call, tmp_path):
+    code = f"""
+import functools
+SMALL, LARGE = helpers.MIN_SHARED_AWAKE, helpers.MIN_SHARED
+
+@functools.cache
+def prepared(size):
+    return np.ones(size, np.float32), np.empty(size, np.float32), fastdrop.DropoutMask(size, 0.1, key=1)
+
+def call(size):
+    a, b, mask = prepared(size)
+    {call}
+
+def in_a_row(size):
+    for _ in range(1000):
+        call(size)
+
+assert helpers.threads_in_pool(0) == 0
+in_a_row(SMALL - 1)
+with fastdrop.num_threads(1):
+    in_a_row(SMALL), call(LARGE)
+for _ in range(5):
+    time.sleep(0.05)  # long after a call: it would take longer to wake a thread than it saves
+    call(SMALL)
+assert helpers.threads_in_pool(0) == 0
+in_a_row(SMALL)
+assert helpers.threads_in_pool(1) == 1
+time.sleep(0.05)
+with fastdrop.num_threads(4):
+    call(SMALL)
+    assert helpers.threads_in_pool(1) == 1
+    call(LARGE)
+assert helpers.threads_in_pool(3) == 3
+call(LARGE)
+assert helpers.threads_in_pool(3) == 3
+print("done")
+"""
+    head = COMMON.replace("with fastdrop.num_threads(1):\n    expected = fastdrop.dropout(x, 0.1, rng=5)\n", "")
+    assert run_script(tmp_path, head + code)[0] == "done\n"
 
 
 @needs_core
 def test_dropout_and_masks_of_large_arrays_are_shared(monkeypatch):
-    shared, _ = helpers.watch_sharing(monkeypatch, works=False)
+    shared, _ = helpers.watch_sharing(monkeypatch)
     x = np.ones(helpers.MIN_SHARED, np.float32)
     with fastdrop.num_threads(2):  # on a machine with one CPU too
         _, mask = fastdrop.dropout(x, 0.1, rng=1, return_mask=True)
         mask.apply(x)
         np.asarray(mask)
     assert shared == [x.size] * 3
+
+
+@on_linux
+def test_there_are_no_more_threads_than_chunks_however_many_are_set(tmp_path):
+    code = """
+fastdrop.set_num_threads(10**30)
+assert computes()
+small, strided = x[: helpers.MIN_SHARED_AWAKE], np.ones(2 << 20, np.float32)[::2]
+for array in (small, strided) * 20:
+    fastdrop.dropout(array, 0.1, rng=5)
+    np.asarray(fastdrop.DropoutMask(array.size, 0.1, key=1))
+assert fastdrop.get_num_threads() == 10**30
+assert np.array_equal(fastdrop.dropout(strided, 0.1, rng=5), expected)
+print(2 <= helpers.threads_in_pool(2) <= x.size // helpers.CHUNK)
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "True\n"
+
+
+@on_linux
+def test_threads_are_started_once():
+    x = np.ones(helpers.MIN_SHARED, np.float32)
+    with fastdrop.num_threads(3):
+        for _ in range(20):
+            fastdrop.dropout(x, 0.1)
+        started = helpers.threads_in_pool(2)
+        for _ in range(20):
+            fastdrop.dropout(x, 0.1)
+    assert started == helpers.threads_in_pool(started) >= 2
+
+
+@on_linux
+def test_idle_threads_take_no_time(tmp_path):
+    code = """
+for _ in range(3):
+    assert uses_threads()
+    time.sleep(0.05)  # a helper looks for more work only for a moment
+    before = time.process_time()
+    time.sleep(1)
+    assert time.process_time() - before < 0.02
+print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
+
+
+@on_linux
+def test_threads_leave_signals_to_the_program_but_report_their_own_faults():
+    work, _ = meet(2)
+    with fastdrop.num_threads(2):
+        helpers.share(work, 16 * helpers.CHUNK)
+    tasks = helpers.pool_tasks()
+    assert tasks
+    for task in tasks:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/self/task/{task}/status").read_text().splitlines())
+        blocked = {i + 1 for i in range(64) if int(status["SigBlk"], 16) >> i & 1}
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGCHLD} <= blocked
+        assert not {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL} & blocked
+
+
+@on_linux
+def test_a_thread_that_is_on_the_cpu_of_its_caller_moves_to_another(tmp_path):
+    """Else both have one CPU between them, as long as the scheduler leaves it so: it does, where it saves CPUs."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one CPU")
+    code = """
+assert uses_threads()  # before the caller is kept to one CPU, which a new thread would take over
+usable = sorted(os.sched_getaffinity(0))
+first = {}
+
+def work(start, stop):
+    me = threading.get_native_id()
+    if me not in first:
+        first[me] = current_cpu()
+        if me != os.getpid():
+            assert os.sched_getaffinity(0) == set(usable)  # as before
+            checked.append(me)
+        barrier.wait(30)
+
+import ctypes
+current_cpu = ctypes.CDLL(None).sched_getcpu
+apart, checked = 0, []
+for i in range(50):
+    barrier = threading.Barrier(2)
+    first.clear()
+    os.sched_setaffinity(0, {usable[i % 2]})
+    for task in helpers.pool_tasks():
+        os.sched_setaffinity(task, {usable[i % 2]})  # both on one
+        os.sched_setaffinity(task, usable)
+    helpers.share(work, x.size)
+    apart += len(set(first.values())) == 2
+assert len(checked) == 50
+assert apart >= 35, apart  # else they are so 5 to 25 times
+print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
+
+
+@needs_pool
+def test_all_threads_compute_as_their_caller_does(either, small_chunks):
+    """A program may have set how numbers are rounded, or that denormals are zero, for the calling thread alone."""
+    try:
+        math = ctypes.CDLL(ctypes.util.find_library("m"))
+        before = math.fegetround()
+    except (AttributeError, OSError, TypeError):
+        pytest.skip("there is no C library for mathematics to be found")
+    x = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    results = []
+    for direction in (before, 0x400, 0xC00):  # of x86-64; elsewhere they may not be known
+        if math.fesetround(direction) == 0:
+            try:
+                for threads in (1, 2, 4):
+                    with fastdrop.num_threads(threads):
+                        results.append([fastdrop.dropout(x, 0.1, rng=5).tobytes() for _ in range(20)])
+            finally:
+                math.fesetround(before)
+    assert all(ys == [ys[0]] * 20 for ys in results)
+    for alone in range(0, len(results), 3):
+        assert results[alone] == results[alone + 1] == results[alone + 2]
 
 
 # The setting
@@ -319,7 +539,7 @@ def test_calls_from_many_threads_at_once_are_right(implementation, small_chunks)
                 np.testing.assert_array_equal(y, want)
 
 
-@needs_core
+@needs_pool
 def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
     # Each of the two threads that share waits for helpers, of which there are no more than those that are busy.
     x = np.ones(40_000, np.float32)
@@ -329,7 +549,7 @@ def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
 
     def call():
         with fastdrop.num_threads(2):
-            helpers.share(lambda *_: results.append(fastdrop.dropout(x, 0.1, rng=5)), 8192)
+            helpers.share(lambda *_: results.append(fastdrop.dropout(x, 0.1, rng=5)), 4, chunk=1)
         finished.set()
 
     threading.Thread(target=call, daemon=True).start()
@@ -339,81 +559,110 @@ def test_a_call_from_a_worker_of_the_pool_does_not_hang(small_chunks):
         np.testing.assert_array_equal(y, expected)
 
 
+@needs_pool
+def test_many_callers_at_once_each_get_their_own_work_done():
+    """With more seats than there are threads, and jobs that come and go while others wait for theirs."""
+    start = threading.Barrier(6)
+    done = [[] for _ in range(6)]
+
+    def call(i):
+        start.wait(PATIENCE)
+        for round in range(30):
+            with fastdrop.num_threads(1 + (i + round) % 4):
+                helpers.share(lambda first, stop: done[i].extend(range(first, stop)), 5 + i, chunk=1)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert [sorted(work) for work in done] == [sorted(list(range(5 + i)) * 30) for i in range(6)]
+
+
 # Errors
 
 
-@needs_core
-@pytest.mark.parametrize("failing", ["first helper", "second helper", "caller"])
-def test_an_error_in_one_thread_reaches_the_caller_when_no_thread_is_at_work_any_more(failing):
-    caller = threading.get_ident()
-    all_in = threading.Barrier(3)
-    order = []
-    at_work = set()
-
-    def work(start, stop):
-        me = threading.get_ident()
-        if me in order:
-            return
-        order.append(me)
-        all_in.wait(PATIENCE)
-        beside = [i for i in order if i != caller]
-        role = "caller" if me == caller else ["first helper", "second helper"][beside.index(me)]
-        if role == failing:
-            raise ZeroDivisionError(failing)
-        at_work.add(role)
-        time.sleep(0.2)  # longer than the way of the error, so that whoever does not wait is found out
-        at_work.discard(role)
-
-    with fastdrop.num_threads(3), pytest.raises(ZeroDivisionError, match=failing):
-        helpers.share(work, 16 * helpers.MIN_CHUNK)
-    assert at_work == set()
-
-
-@needs_core
-def test_after_an_error_the_threads_work_on():
-    def fail(start, stop):
-        raise ZeroDivisionError
-
-    with fastdrop.num_threads(2):
-        for _ in range(3):
-            with pytest.raises(ZeroDivisionError):
-                helpers.share(fail, 16 * helpers.MIN_CHUNK)
-        work, workers = meet(2)
-        helpers.share(work, 16 * helpers.MIN_CHUNK)
-    assert len(workers) == 2
+def test_an_error_in_any_thread_reaches_the_caller_and_the_threads_work_on(compiled, small_chunks):
+    """NumPy's iterators ask for memory in every thread, and whatever they are not given is an error."""
+    testcapi = pytest.importorskip("_testcapi", reason="this Python cannot pretend to have no memory")
+    if not hasattr(testcapi, "set_nomemory"):
+        pytest.skip("this Python cannot pretend to have no memory")
+    x = np.ones((100, 400), np.float32)[:, ::2]
+    out = np.empty_like(x)
+    expected = fastdrop.dropout(x, 0.1, rng=5)
+    call = helpers.prepared_apply(compiled, x, out, 0.1, rng=5, threads=3)
+    failed = 0
+    for n in range(1, 60):
+        out[...] = 7
+        testcapi.set_nomemory(n, n + 1 + n % 3)
+        try:
+            call()
+        except MemoryError:
+            failed += 1
+        else:
+            testcapi.remove_mem_hooks()
+            np.testing.assert_array_equal(out, expected)
+        finally:
+            testcapi.remove_mem_hooks()
+    assert failed > 5
+    call()
+    np.testing.assert_array_equal(out, expected)
+    if helpers.can_share():
+        work, workers = meet(3)
+        with fastdrop.num_threads(3):
+            helpers.share(work, 16 * helpers.CHUNK)
+        assert len(workers) == 3
 
 
-@needs_core
+@on_linux
 @pytest.mark.parametrize("left", [0, 1, 2])
-def test_where_no_more_threads_can_be_had_those_that_began_are_waited_for(left, monkeypatch):
-    caller = threading.get_ident()
-    all_in = threading.Barrier(1 + left)
-    seen, done = set(), []
+def test_where_no_more_threads_can_be_had_those_there_are_do_the_work(left, tmp_path):
+    code = f"""
+import resource
+left = {left}
+if left > 0:
+    with fastdrop.num_threads(left + 1):
+        computes()
+assert helpers.threads_in_pool(left) == left
+out = np.empty_like(x)
+all_in = threading.Barrier(1 + left)
+seen, done, at_work = set(), [], set()
 
-    def work(start, stop):
-        if threading.get_ident() not in seen:
-            seen.add(threading.get_ident())
-            all_in.wait(PATIENCE)
-            if threading.get_ident() != caller:
-                time.sleep(0.2)  # so that a caller that does not wait returns too early
-        done.append(start)
+def work(start, stop):
+    me = threading.get_ident()
+    if me not in seen:
+        seen.add(me)
+        all_in.wait(30)
+        at_work.add(me)
+        if me != caller:
+            time.sleep(0.2)  # so that a caller that does not wait returns too early
+        at_work.remove(me)
+    done.append(start)
 
-    helpers.limit_threads(monkeypatch, left)
+caller = threading.get_ident()
+helpers.share(lambda *_: None, 1)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+limit = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 10), limit[1]))  # less than a thread's stack
+try:
     with fastdrop.num_threads(4):
-        helpers.share(work, 16 * helpers.MIN_CHUNK)
-    assert sorted(done) == [start for start, _ in helpers.chunks_of(16 * helpers.MIN_CHUNK, 4)]
-
-
-@needs_core
-def test_threads_are_started_once():
-    x = np.ones(helpers.MIN_SHARED, np.float32)
-    with fastdrop.num_threads(3):
-        for _ in range(20):
-            fastdrop.dropout(x, 0.1)
-        started = helpers.threads_in_pool()
-        for _ in range(20):
-            fastdrop.dropout(x, 0.1)
-    assert started == helpers.threads_in_pool() >= 2
+        helpers.share(work, 16 * helpers.CHUNK)
+        assert not at_work
+        assert helpers.threads_in_pool(left) == left
+        for _ in range(5):
+            fastdrop.dropout(x, 0.1, rng=5, out=out)
+finally:
+    resource.setrlimit(resource.RLIMIT_AS, limit)
+assert sorted(done) == [start for start, _ in helpers.chunks_of(16 * helpers.CHUNK)]
+assert len(seen) == 1 + left
+assert np.array_equal(out, expected)
+with fastdrop.num_threads(4):
+    computes()
+assert helpers.threads_in_pool(3) == 3
+print("done")
+"""
+    assert run_script(tmp_path, COMMON + code)[0] == "done\n"
 
 
 # The GIL
@@ -482,7 +731,7 @@ def computes():
     return np.array_equal(fastdrop.dropout(x, 0.1, rng=5), expected)
 
 def uses_threads():
-    if helpers.running().name == "reference":  # which has no use for them
+    if helpers.running().name == "reference" or not helpers.can_share():  # which has no use for them
         return True
     workers, barrier = set(), threading.Barrier(2)
     def work(start, stop):
@@ -577,7 +826,7 @@ if __name__ == "__main__":
     assert run_script(tmp_path, COMMON + code)[0] == "done\n"
 
 
-@pytest.mark.parametrize("before", ["computes()", "helpers.threads_in_pool() == 0"], ids=["after calls", "first call"])
+@pytest.mark.parametrize("before", ["computes()", "helpers.threads_in_pool(0) == 0"], ids=["after calls", "first call"])
 def test_a_call_at_the_exit_of_the_interpreter_is_right(before, tmp_path):
     # The pool takes no more work then, or cannot even be made.
     code = f"""
@@ -625,7 +874,7 @@ import fastdrop
 ROUNDS, PAUSE = 20, 0.05
 n = 1 << 19 if NAME == "reference" else 1 << 22
 # More threads than CPUs, and chunks so large that some thread is at work on its own when the caller is done.
-helpers.share_from(pytest.MonkeyPatch(), size=n, chunk=n // 8, free_chunk=n // 8)
+helpers.share_from(pytest.MonkeyPatch(), size=n, chunk=n // 8)
 x, out = np.ones(n, np.float32), np.zeros(n, np.float32)
 some = out[::1024]  # which takes no time to fill
 mask = fastdrop.GaussianMask(n, 0.1, key=1)

@@ -229,8 +229,8 @@ def _answer_in_parts(case: Case, arrays: dict[str, np.ndarray], out: np.ndarray)
             Operands(arrays["x"], out, scale, arrays.get("other"), arrays.get("bias"), shift, fill),
             Draw(case.key, case.call, threshold(case.rate)),
             IndexMap(case.index),
-            _backend.Chunks(start, stop, max(stop - start, 1)),
             nontemporal=case.nontemporal,
+            part=(start, stop),
         )
     return out
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastdrop import _backend, _engine, _geometry, _threads
 from fastdrop._geometry import Place
-from fastdrop._kernels import Chunks, Dtype, IndexMap, Operation
+from fastdrop._kernels import Dtype, IndexMap, Operation
 from fastdrop._masks import alpha_numbers
 from fastdrop.torch import _shards
 from fastdrop.torch._shards import Shard
@@ -137,7 +137,8 @@ def dropped_in_order(x: Tensor, p: float, key: int) -> Tensor | None:
         return None
     y = torch.empty_like(x)
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    is_done = _plain_dropout_at(DTYPES[x.dtype], x.data_ptr(), y.data_ptr(), size, key, p, scale)
+    threads = 1 if size < _backend.SHARED else _threads.number_for(size, torch.get_num_threads)
+    is_done = _plain_dropout_at(DTYPES[x.dtype], x.data_ptr(), y.data_ptr(), size, key, p, scale, threads)
     return y if is_done else None
 
 
@@ -227,20 +228,13 @@ def _run(
     kernels = _backend.running
     dtype = DTYPES[y.dtype]
     x_at, y_at = x.data_ptr(), y.data_ptr()
-    if size < _backend.LARGE:
-        kernels.apply_at(operation, dtype, x_at, y_at, size, draw, index_map, *numbers, *others)
+    place = x_at, y_at, size, draw, index_map
+    if size < _backend.SHARED:
+        kernels.apply_at(operation, dtype, *place, *numbers, *others)
         return
     nontemporal = y.nbytes >= _engine.NONTEMPORAL and y_at not in (x_at, others[0])
-
-    def work(chunks: Chunks | None, from_front: bool) -> None:
-        place = x_at, y_at, size, draw, index_map
-        kernels.apply_at(operation, dtype, *place, *numbers, *others, chunks, from_front, nontemporal)
-
-    with _threads.num_threads(torch.get_num_threads()):
-        if _threads.pay(size):
-            _threads.share(work, size)
-        else:
-            work(None, True)
+    threads = _threads.number_for(size, torch.get_num_threads)
+    kernels.apply_at(operation, dtype, *place, *numbers, *others, nontemporal, threads)
 
 
 def keep(draw: Draw, x: Tensor) -> Tensor:
