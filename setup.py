@@ -27,7 +27,7 @@ core = Extension(
     # What a debugger wants, and Python's own flags ask for, would be six times as large as the code.
     extra_compile_args=["/O2", "/std:c11"]
     if MSVC
-    else ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-pthread", "-g0"],
+    else ["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-g0"],
 )
 
 
