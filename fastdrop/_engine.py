@@ -13,8 +13,8 @@ from fastdrop._geometry import Place
 from fastdrop._kernels import Bits, Bools, Draw, IndexMap, Operands, Operation, bare
 
 # Bytes of a result from which it is stored past the caches, measured with somebody who reads it afterwards. On Zen 4
-# (1 MiB of second-level cache, 32 MiB of third-level) both together then take 0.97 to 1.07 of the time at 8 MiB, 0.90 to
-# 0.99 at 12 MiB and 0.84 to 0.97 at 16 MiB; on an Intel Xeon (2 MiB a core) 0.8 at 8 MiB, and a third more at 2 MiB.
+# (1 MiB of second-level cache, 32 MiB of third-level) both together then take 0.97 to 1.07 of the time at 8 MiB, 0.90
+# to 0.99 at 12 MiB and 0.84 to 0.97 at 16 MiB; on an Intel Xeon (2 MiB a core) 0.8 at 8 MiB, and a third more at 2 MiB.
 # The call alone takes 0.7 to 0.9 from 8 MiB on.
 NONTEMPORAL = 8 << 20
 

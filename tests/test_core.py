@@ -122,7 +122,7 @@ def objects(tmp_path_factory):
         directory = tmp_path_factory.mktemp(name)
         empty = directory / "empty.c"
         empty.write_text("int main(void) { return 0; }\n")
-        link = [build.compiler, *build.flags, empty, "-o", directory / "empty", "-pthread"]
+        link = [build.compiler, *build.flags, empty, "-o", directory / "empty", "-pthread", "-lm"]
         linked = subprocess.run(link, capture_output=True, text=True)
         if linked.returncode != 0:
             missing(f"{name}: {build.compiler} cannot link an empty program: {linked.stderr.strip()[-300:]}")
@@ -146,7 +146,7 @@ def programs(objects):
     def linked(name):
         build, files = ALL[name], objects(name)
         target = files[0].with_name("main")
-        run([build.compiler, *build.flags, *files, "-o", target, "-pthread"])
+        run([build.compiler, *build.flags, *files, "-o", target, "-pthread", "-lm"])
         return (*build.runner, target)
 
     return linked
