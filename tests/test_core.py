@@ -146,7 +146,7 @@ def programs(objects):
     def linked(name):
         build, files = ALL[name], objects(name)
         target = files[0].with_name("main")
-        run([build.compiler, *build.flags, *files, "-o", target, "-pthread"])
+        run([build.compiler, *build.flags, *files, "-o", target, "-pthread", "-lm"])
         return (*build.runner, target)
 
     return linked
@@ -549,6 +549,13 @@ def test_masks_are_those_of_the_vectors(build, programs):
 @cases(THREADED)
 def test_threads_may_look_up_and_run_kernels_at_once(build, programs):
     assert run([*programs(build), "threads", "8"]) == "agree\n"
+
+
+@is_asked_for
+@cases(ALL)
+def test_the_pool_has_each_element_worked_on_once(build, programs):
+    for callers in (1, 3):
+        assert run([*programs(build), "share", str(callers)]) == "each once\n"
 
 
 def test_the_crowded_tile_is_crowded():
