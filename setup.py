@@ -22,8 +22,7 @@ core = Extension(
     depends=sorted(glob("csrc/*.h")),
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")],
-    libraries=[] if MSVC else ["m"],
-    extra_link_args=[] if MSVC else ["-pthread"],
+    extra_link_args=[] if MSVC else ["-pthread", "-lm"],
     # A fused multiply-add rounds once where the reference rounds twice. Nobody asks for the errno of a square root.
     # What a debugger wants, and Python's own flags ask for, would be six times as large as the code.
     extra_compile_args=["/O2", "/std:c11"]

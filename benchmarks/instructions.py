@@ -94,7 +94,7 @@ def build(command: str, directory: Path) -> Path:
     program = directory / "instructions"
     sources = [*sorted((ROOT / "csrc").glob("*.c")), ROOT / "benchmarks" / "instructions.c"]
     # Symbols are looked up before it begins, and not in the first call that needs them.
-    run(command, *build_flags(), "-I", ROOT / "csrc", *sources, "-o", program, "-Wl,-z,now", "-lm")
+    run(command, *build_flags(), "-I", ROOT / "csrc", *sources, "-o", program, "-Wl,-z,now", "-pthread", "-lm")
     return program
 
 

@@ -68,7 +68,8 @@ INLINE void draw_planes(comparison *c, const plan *p, const vec index[PAIR], int
         /* Held in registers, the keys would push blocks out into memory. */
         HIDE(keys);
     }
-    blocks b = counters(p, index, (uint64_t)plane, chains);
+    blocks b;
+    set_counters(&b, p, index, (uint64_t)plane, chains);
     draw_rounds(&b, chains, keys, w);
     for (int j = 0; j < chains; j += PAIR) {
         vec words[4];
@@ -153,14 +154,14 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
     first_indices(lanes);
     const uint64_t block = start / BLOCK;
     const size_t phase = start % BLOCK; /* bits of the first block before the first element */
-    const size_t blocks = (n - 1) / BLOCK + ((n - 1) % BLOCK + phase) / BLOCK + 1;
+    const size_t all_blocks = (n - 1) / BLOCK + ((n - 1) % BLOCK + phase) / BLOCK + 1;
     const int postpones = p.has_tail && drops_to_zero(&a);
     stage s;
     weft w = {.a = a, .bits = s.moved, .groups = groups_a_turn(&p)};
     tails t;
     clear_tails(&t);
-    for (size_t done = 0; done < blocks; done += BLOCKS) {
-        const unsigned count = blocks - done < BLOCKS ? (unsigned)(blocks - done) : BLOCKS;
+    for (size_t done = 0; done < all_blocks; done += BLOCKS) {
+        const unsigned count = all_blocks - done < BLOCKS ? (unsigned)(all_blocks - done) : BLOCKS;
         for (unsigned at = 0; at < count; at += STEP_BLOCKS) {
             const unsigned drawn = draw_step(&p, lanes, block + done, at, count, &s, done == 0, &w);
             if (postpones) {

@@ -44,16 +44,14 @@ INLINE plan make_plan(const fd_draw *draw)
 }
 
 /* The counters of blocks with these indices, in `domain` and those that follow it: one for every two chains. */
-INLINE blocks counters(const plan *p, const vec index[PAIR], uint64_t domain, int chains)
+INLINE void set_counters(blocks *b, const plan *p, const vec index[PAIR], uint64_t domain, int chains)
 {
-    blocks b;
     for (int j = 0; j < chains; ++j) {
-        b.w0[j] = index[j % PAIR];
-        b.w1[j] = srl32(index[j % PAIR]);
-        b.w2[j] = set1(p->call_low);
-        b.w3[j] = set1(p->call_high + domain + (uint64_t)(j / PAIR));
+        b->w0[j] = index[j % PAIR];
+        b->w1[j] = srl32(index[j % PAIR]);
+        b->w2[j] = set1(p->call_low);
+        b->w3[j] = set1(p->call_high + domain + (uint64_t)(j / PAIR));
     }
-    return b;
 }
 
 /* The comparison in progress, in the order of the lanes: vector r holds word r of each of the blocks of a step. */
@@ -170,7 +168,8 @@ enum { TAILS = 2 * LANES }; /* drawn at once */
 INLINE void words_of(const plan *p, const uint64_t index[TAILS], uint64_t domain, uint64_t w[4][TAILS])
 {
     const vec indices[PAIR] = {load_lanes(index), load_lanes(index + LANES)};
-    blocks b = counters(p, indices, domain, PAIR);
+    blocks b;
+    set_counters(&b, p, indices, domain, PAIR);
     philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
     const vec *const words[4] = {b.w0, b.w1, b.w2, b.w3};
     for (int r = 0; r < 4; ++r) {
@@ -184,7 +183,7 @@ INLINE void words_of(const plan *p, const uint64_t index[TAILS], uint64_t domain
 NOINLINE void NAME(decide_tile)(const plan *p, uint64_t block, unsigned words, uint8_t *keep, const uint8_t *undecided)
 {
     uint64_t index[TILE + TAILS];
-    uint16_t at[TILE];
+    uint16_t at[TILE + TAILS];
     uint8_t holding[TILE / 64 + 1];
     unsigned held = 0, count = 0;
     /* Which words hold any is found without a branch: about one in four does, which no predictor guesses. */
@@ -200,6 +199,7 @@ NOINLINE void NAME(decide_tile)(const plan *p, uint64_t block, unsigned words, u
         }
     }
     memset(index + count, 0, TAILS * sizeof index[0]);
+    memset(at + count, 0, TAILS * sizeof at[0]);
     for (unsigned i = 0; i < count; i += TAILS) {
         uint64_t w[4][TAILS];
         words_of(p, index + i, TAIL_DOMAIN, w);
@@ -254,7 +254,8 @@ NOINLINE void NAME(draw_tails)(const plan *p, tails *t, uint64_t block, unsigned
             store_lanes(t->at + i + j * LANES, at[j]);
             index[j] = add(srl64(at[j], 2), set1(block * (BLOCK / 4)));
         }
-        blocks b = counters(p, index, TAIL_DOMAIN, PAIR);
+        blocks b;
+        set_counters(&b, p, index, TAIL_DOMAIN, PAIR);
         philox_rounds(&b, PAIR, &p->keys, 0, PHILOX_ROUNDS);
         uint32_t dropped = 0;
         for (int j = 0; j < PAIR; ++j) {

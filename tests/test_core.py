@@ -551,6 +551,13 @@ def test_threads_may_look_up_and_run_kernels_at_once(build, programs):
     assert run([*programs(build), "threads", "8"]) == "agree\n"
 
 
+@is_asked_for
+@cases(ALL)
+def test_the_pool_has_each_element_worked_on_once(build, programs):
+    for callers in (1, 3):
+        assert run([*programs(build), "share", str(callers)]) == "each once\n"
+
+
 def test_the_crowded_tile_is_crowded():
     oracle = helpers.oracle()
     upper = TENTH >> 24

@@ -4,6 +4,7 @@
  *
  *     main list          the instruction sets in this build, a line each: NAME supported|unsupported
  *     main threads N     look up and run every kernel from N threads at once; prints "agree", or fails
+ *     main share N       share work with the pool, from N threads at once; prints "each once", or fails
  *     main               a request a line from standard input, an answer a line for each kernel that is asked for
  *
  * Requests (KERNEL is a name, or "all" for every one that this machine can run; integers are decimal or 0x...):
@@ -53,6 +54,7 @@
 #include <string.h>
 
 #include "fastdrop.h"
+#include "pool.h"
 
 /* Bytes behind an array that must stay as they are. A build with AddressSanitizer sets this to 0: there the byte
  * behind an array is the first that it does not own, and reading it is seen too. */
@@ -595,6 +597,62 @@ static int run_threads(int n)
     return agree ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* Elements that callers share, and how often each has been worked on. */
+enum { SHARED_ELEMENTS = 1000, SHARED_CHUNK = 7, SHARED_ROUNDS = 300 };
+
+typedef struct {
+    pthread_t thread;
+    int helpers, wrong;
+    unsigned char times[SHARED_ELEMENTS];
+} sharer;
+
+static void count_part(void *context, int number, int64_t first, int64_t n)
+{
+    sharer *const s = context;
+    if (number < 0 || number > s->helpers || n < 1 || first < 0 || first + n > SHARED_ELEMENTS) {
+        fail("a part that cannot be", "share");
+    }
+    for (int64_t i = first; i < first + n; ++i) {
+        ++s->times[i];
+    }
+}
+
+/* Nothing of this is atomic: that a part is one thread's own, and the caller's afterwards, is up to the pool. */
+static void *share_all(void *argument)
+{
+    sharer *const s = argument;
+    for (int round = 0; round < SHARED_ROUNDS; ++round) {
+        s->helpers = round % 4;
+        memset(s->times, 0, sizeof s->times);
+        fd_share(count_part, s, SHARED_ELEMENTS - round, SHARED_CHUNK, 1 + s->helpers);
+        for (int i = 0; i < SHARED_ELEMENTS; ++i) {
+            s->wrong |= s->times[i] != (i < SHARED_ELEMENTS - round);
+        }
+    }
+    return NULL;
+}
+
+static int run_shares(int n)
+{
+    sharer *const sharers = calloc((size_t)n, sizeof *sharers);
+    int wrong = !fd_prepare_pool();
+    if (sharers == NULL) {
+        fail("no memory", "shares");
+    }
+    for (int i = 0; i < n; ++i) {
+        if (pthread_create(&sharers[i].thread, NULL, share_all, &sharers[i]) != 0) {
+            fail("cannot start", "thread");
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        pthread_join(sharers[i].thread, NULL);
+        wrong |= sharers[i].wrong;
+    }
+    free(sharers);
+    puts(wrong ? "not each once" : "each once");
+    return wrong ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 1) {
@@ -606,6 +664,9 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "threads") == 0 && atoi(argv[2]) > 0) {
         return run_threads(atoi(argv[2]));
     }
-    fprintf(stderr, "usage: %s [list | threads N]\n", argv[0]);
+    if (argc == 3 && strcmp(argv[1], "share") == 0 && atoi(argv[2]) > 0) {
+        return run_shares(atoi(argv[2]));
+    }
+    fprintf(stderr, "usage: %s [list | threads N | share N]\n", argv[0]);
     return EXIT_FAILURE;
 }
