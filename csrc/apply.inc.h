@@ -12,7 +12,6 @@
 
 enum {
     GROUP = 32,
-    AT_ONCE = 4,    /* groups in a piece of fixed length */
     ALIGNMENT = 64, /* of the stores: a cache line */
     F32_LANES = 2 * LANES,
     F64_LANES = LANES,
@@ -222,9 +221,9 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
             }
         }
         size_t g = 0;
-        for (; !reads_bias(a->op) && g + AT_ONCE <= together; g += AT_ONCE) {
+        for (; GROUPS_AT_ONCE > 1 && !reads_bias(a->op) && g + GROUPS_AT_ONCE <= together; g += GROUPS_AT_ONCE) {
             UNROLL(8)
-            for (size_t i = g; i < g + AT_ONCE; ++i) {
+            for (size_t i = g; i < g + GROUPS_AT_ONCE; ++i) {
                 apply_group(a, a->done + i * GROUP, keep + i * (GROUP / 8), NULL, a->o.nontemporal);
             }
         }

@@ -104,21 +104,27 @@ INLINE unsigned draw_step(const plan *p, const uint64_t lanes[2 * LANES], uint64
     const vec first = set1(block + at);
     const vec index[PAIR] = {add(load_lanes(lanes), first), add(load_lanes(lanes + LANES), first)};
     comparison c = nothing_compared(p);
-    /* The tile before is turned over after a plane: bits that have just been stored are slow to read in other pieces. */
+    /* The tile before is turned over after a plane: bits that have just been stored are slow to read in other pieces.
+     * Until then there is nothing to weave. */
     int plane = 0;
-    if (p->planes % PLANES_AT_ONCE != 0) {
+    if (WOVEN > 0 && p->planes % PLANES_AT_ONCE != 0) {
         draw_planes(&c, p, index, 0, PAIR, NULL);
         plane = 1;
-    } else if (p->planes > 0) {
+    } else if (WOVEN > 0 && p->planes > 0) {
         draw_planes(&c, p, index, 0, CHAINS, NULL);
         plane = PLANES_AT_ONCE;
     }
-    if (turns_over) {
+    if (turns_over && (plane > 0 || p->planes == 0)) {
         turn_over(s, w);
     }
-    apply_groups(&w->a, w->bits, w->offset, w->end, w->groups);
+    if (plane > 0) {
+        apply_groups(&w->a, w->bits, w->offset, w->end, w->groups);
+    }
     for (; plane < p->planes; plane += PLANES_AT_ONCE) {
         draw_planes(&c, p, index, plane, CHAINS, w);
+        if (WOVEN == 0 && turns_over && plane == 0) {
+            turn_over(s, w);
+        }
         apply_groups(&w->a, w->bits, w->offset, w->end, w->groups);
     }
     store_step(keep, c.kept);
@@ -139,7 +145,7 @@ INLINE size_t groups_a_turn(const plan *p)
 {
     const size_t turns = p->planes > 0 ? ((size_t)p->planes + PLANES_AT_ONCE - 1) / PLANES_AT_ONCE : 1;
     const size_t woven = (turns - 1) * PLANES_AT_ONCE * WOVEN, all = STEP / GROUP, rest = all > woven ? all - woven : 0;
-    return (rest + turns * AT_ONCE - 1) / (turns * AT_ONCE) * AT_ONCE;
+    return (rest + turns * GROUPS_AT_ONCE - 1) / (turns * GROUPS_AT_ONCE) * GROUPS_AT_ONCE;
 }
 
 INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a)

@@ -20,6 +20,7 @@
 #define PLANES_AT_ONCE 1
 #define BROADCASTS_FROM_MEMORY 0
 #define WOVEN 0
+#define GROUPS_AT_ONCE 2
 
 typedef __m256i vec;
 typedef __m256 fvec;

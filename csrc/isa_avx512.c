@@ -21,6 +21,7 @@
 #define PLANES_AT_ONCE 2
 #define BROADCASTS_FROM_MEMORY 1
 #define WOVEN 8
+#define GROUPS_AT_ONCE 4
 
 typedef __m512i vec;
 typedef __m512 fvec;

@@ -14,6 +14,7 @@
 #define PLANES_AT_ONCE 1
 #define BROADCASTS_FROM_MEMORY 0
 #define WOVEN 0
+#define GROUPS_AT_ONCE 1
 
 typedef uint64x2_t vec;
 typedef float32x4_t fvec;

@@ -12,6 +12,7 @@
 #define PLANES_AT_ONCE 1
 #define BROADCASTS_FROM_MEMORY 0
 #define WOVEN 0
+#define GROUPS_AT_ONCE 1
 
 typedef struct {
     uint64_t v[2];

@@ -15,6 +15,7 @@
 #define PLANES_AT_ONCE 1
 #define BROADCASTS_FROM_MEMORY 0
 #define WOVEN 0
+#define GROUPS_AT_ONCE 1
 
 typedef __m128i vec;
 typedef __m128 fvec;

@@ -4,7 +4,8 @@
  *
  * An isa_*.c file defines ISA, LANES, the types vec, fvec, dvec, the primitives and how the loops are shaped, and
  * includes this file, which exports one table of kernels. The shape: PLANES_AT_ONCE planes of a step are drawn side by
- * side, 1 or 2; WOVEN groups of elements are applied among the rounds of each; BROADCASTS_FROM_MEMORY says that an
+ * side, 1 or 2; WOVEN groups of elements are applied among the rounds of each, and GROUPS_AT_ONCE
+ * in a row besides; BROADCASTS_FROM_MEMORY says that an
  * instruction can take the same number for all lanes from memory. Primitives, in the order in which those files give them:
  *
  *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 srl64 sll64 xor3 andv andnot clear
@@ -160,6 +161,7 @@ const fd_kernels CONCAT(kernels, ISA) = {
 #undef LANES
 #undef PLANES_AT_ONCE
 #undef WOVEN
+#undef GROUPS_AT_ONCE
 #undef BROADCASTS_FROM_MEMORY
 #undef M0
 #undef M1
