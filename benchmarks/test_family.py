@@ -141,7 +141,11 @@ def one_operand_case(in_turn, function, shape, rate, references, bounds, **optio
     in_turn(make, about("forward", function.__name__, 4 * math.prod(shape), rate, memory=memory, **options), bounds)
 
 
-COPY = ({"name": "the copy", "over": {"np.copyto": 1}, "at_most": 1.0},)
+def copies(most: float) -> tuple[dict, ...]:
+    return ({"name": "the copy", "over": {"np.copyto": 1}, "at_most": most},)
+
+
+COPY = copies(1.0)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,8 @@ COPY = ({"name": "the copy", "over": {"np.copyto": 1}, "at_most": 1.0},)
         pytest.param(fastdrop.dropout3d, (32, 64, 16, 8, 8), {}, (), id="dropout3d"),
         pytest.param(fastdrop.drop_block2d, (32, 64, 32, 32), {}, (), id="drop_block2d"),
         pytest.param(fastdrop.drop_path, (32, 64, 32, 32), {}, COPY, id="drop_path"),
+        pytest.param(fastdrop.dropout2d, (64, 256, 4, 4), {}, copies(1.2), id="dropout2d-small_maps"),
+        pytest.param(fastdrop.drop_path, (65536, 4), {}, copies(1.3), id="drop_path-short_samples"),
         pytest.param(fastdrop.embedding_dropout, (8192, 256), {}, (), id="embedding_dropout"),
         pytest.param(fastdrop.feature_alpha_dropout, (32, 64, 32, 32), {}, (), id="feature_alpha_dropout"),
     ],

@@ -48,7 +48,7 @@ def test_threads(in_turn, nbytes, rate, threads):
             ),
         )
 
-    bound = {"name": "1.6 times as fast as one thread", "over": {"one thread": 1}, "at_most": 1 / 1.6}
+    bound = {"name": "1.8 times as fast as one thread", "over": {"one thread": 1}, "at_most": 1 / 1.8}
     memory = kept(mask((nbytes // 4,), rate))
     what = about("forward", "dropout", nbytes, rate, threads=threads, memory=memory, axis="threads")
     in_turn(make, what, (bound,) if (nbytes, rate, threads) == (8 * MIB, 0.1, 2) else ())

@@ -62,10 +62,10 @@ def bounds_and_groups() -> tuple[list[Bound], dict[str, Group]]:
     bounds: list[Bound] = []
     groups: dict[str, Group] = {}
     copies = (
-        ("avx512", 1 << 20, (1.8, 1.1)),
-        ("avx512", 8 << 20, (2.0, 1.2)),
-        ("avx512", 64 << 20, (1.0, 0.9)),
-        ("avx2", 1 << 20, (4.0, 1.3)),
+        ("avx512", 1 << 20, (1.35, 1.12)),
+        ("avx512", 8 << 20, (1.05, 1.0)),
+        ("avx512", 64 << 20, (0.70, 0.58)),
+        ("avx2", 1 << 20, (2.0, 1.15)),
     )
     for isa, nbytes, limits in copies:
         key = f"{isa} {format_size(nbytes)}"
@@ -95,7 +95,7 @@ def bounds_and_groups() -> tuple[list[Bound], dict[str, Group]]:
         groups[two.name] = two
     case = f"two threads, 8 MiB, rate {RATES[0]}"
     bounds.append(
-        Bound(case, 1.6, "one's speed", two.name, "two threads", forward.name, at_least=True, missing=missing)
+        Bound(case, 1.8, "one's speed", two.name, "two threads", forward.name, at_least=True, missing=missing)
     )
 
     kinds, kind_bounds = _kinds(here)
@@ -124,7 +124,7 @@ def _kinds(isa: str) -> tuple[Group, list[Bound]]:
         group.contenders.append(Contender(backward, "mask.apply(dy, out=dx)", names, 2 * x.nbytes, isa))
         # No figure comes with "as the forward pass": two equal times are rarely nearer than this to each other.
         case = f"mask.apply, 1 MiB, rate {rate}"
-        bounds.append(Bound(case, 1.05, "dropout", group.name, backward, forward))
+        bounds.append(Bound(case, 1.02, "dropout", group.name, backward, forward))
     for dtype, (length, array) in others.items():
         for rate in RATES:
             name = f"{dtype} {rate}"
