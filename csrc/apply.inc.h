@@ -236,7 +236,9 @@ INLINE void apply_groups(pass *a, const uint8_t *bits, int64_t offset, size_t en
     }
 }
 
-/* Move bits so that bit `odd` < 8 begins the first byte. Reads up to 16 bytes more than it is asked for. */
+enum { SLACK = 16 }; /* bytes that to_bytes() reads and nobody uses */
+
+/* Move bits so that bit `odd` < 8 begins the first byte. Reads up to SLACK bytes more than it is asked for. */
 INLINE void to_bytes(uint8_t *moved, const uint8_t *bits, unsigned odd, size_t bytes)
 {
     if (odd == 0) {
@@ -267,7 +269,7 @@ INLINE void apply_given(const uint8_t *bits, uint64_t first, size_t n, pass a)
     while (n - a.done >= GROUP) {
         const size_t part = n - a.done < TILE ? (n - a.done) / GROUP * GROUP : TILE;
         const uint8_t *from = bits + (first + a.done) / 8;
-        uint8_t raw[TILE / 8 + 16], moved[TILE / 8];
+        uint8_t raw[TILE / 8 + SLACK], moved[TILE / 8];
         if (odd != 0) {
             memcpy(raw, from, (odd + part + 7) / 8);
             to_bytes(moved, raw, odd, part / 8);

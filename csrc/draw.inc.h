@@ -8,10 +8,7 @@
  * time, and what they drop is cleared in y.
  */
 
-enum {
-    CARRY = 8,  /* bytes of the tile before, for a group that straddles the two */
-    SLACK = 16, /* bytes that to_bytes() reads and nobody uses */
-};
+enum { CARRY = 8 }; /* bytes of the tile before, for a group that straddles the two */
 
 /* The bits of a tile, on their way from planes to elements. */
 typedef struct {
@@ -189,14 +186,16 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
         }
     }
     drop_by_tails(&t, phase, n, w.a.o.y, w.a.bits_y);
-    NAME(draw_tails)(&p, &t, block, MANY);
+    if (are_waiting(&t)) {
+        NAME(draw_tails)(&p, &t, block); /* their latency is that of what follows */
+    }
     to_bytes(s.moved, s.keep, w.odd, sizeof s.moved);
     w.offset = w.next_offset;
     apply_groups(&w.a, w.bits, w.offset, n, SIZE_MAX);
     apply_few(&w.a, s.keep, (uint64_t)(w.offset + (int64_t)w.a.done), n - w.a.done);
     drop_by_tails(&t, phase, n, w.a.o.y, w.a.bits_y);
     while (are_waiting(&t)) {
-        NAME(draw_tails)(&p, &t, block, MANY);
+        NAME(draw_tails)(&p, &t, block);
         drop_by_tails(&t, phase, n, w.a.o.y, w.a.bits_y);
     }
     if (w.a.o.nontemporal) {

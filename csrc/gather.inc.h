@@ -86,7 +86,7 @@ static void NAME(keep_blocks)(const fd_draw *draw, const uint64_t *block, size_t
 /* Draw one plane for all of the list. Those stay whose bit is that of the threshold; each answer is a byte. */
 INLINE void decide_by_plane(const plan *p, undecided_list *list, unsigned plane, uint8_t *keep)
 {
-    const unsigned of_threshold = p->threshold >> (31 - plane) & 1;
+    const unsigned of_threshold = (unsigned)digit(p, (int)plane);
     unsigned left = 0;
     for (unsigned i = 0; i < list->count; i += 2 * LANES) {
         uint64_t w[4][2 * LANES];

@@ -4,9 +4,9 @@
  *
  * An isa_*.c file defines ISA, LANES, the types vec, fvec, dvec, the primitives and how the loops are shaped, and
  * includes this file, which exports one table of kernels. The shape: PLANES_AT_ONCE planes of a step are drawn side by
- * side, 1 or 2; WOVEN groups of elements are applied among the rounds of each, and GROUPS_AT_ONCE
- * in a row besides; BROADCASTS_FROM_MEMORY says that an
- * instruction can take the same number for all lanes from memory. Primitives, in the order in which those files give them:
+ * side, 1 or 2; WOVEN groups of elements are applied among the rounds of each, and GROUPS_AT_ONCE in a row besides;
+ * BROADCASTS_FROM_MEMORY says that an instruction can take the same number for all lanes from memory. Primitives, in the
+ * order in which those files give them:
  *
  *   64-bit lanes   set1 load_lanes store_lanes store_bits add mul32 srl32 srl64 sll64 xor3 andv andnot clear
  *                  even32 odd32 lo32 hi32 lo64 hi64 stay lowest_bit append_nonzero are_below

@@ -240,10 +240,10 @@ INLINE void list_tails(tails *t, uint64_t first, unsigned words, const uint8_t *
     t->end = end;
 }
 
-/* Draw for the first words, `most` of them or as many as there are. A word that holds more elements comes again. */
-NOINLINE void NAME(draw_tails)(const plan *p, tails *t, uint64_t block, unsigned most)
+/* Draw for the first words, MANY of them or as many as there are. A word that holds more elements comes again. */
+NOINLINE void NAME(draw_tails)(const plan *p, tails *t, uint64_t block)
 {
-    const unsigned head = t->head, end = t->end, drawn = end - head < most ? end - head : most;
+    const unsigned head = t->head, end = t->end, drawn = end - head < MANY ? end - head : MANY;
     memset(t->word + end, 0, TAILS * sizeof t->word[0]);
     memset(t->number + end, 0, TAILS * sizeof t->number[0]);
     for (unsigned i = 0; i < drawn; i += TAILS) {
@@ -285,7 +285,7 @@ NOINLINE void NAME(draw_tails)(const plan *p, tails *t, uint64_t block, unsigned
 INLINE void draw_ripe_tails(const plan *p, tails *t, uint64_t block)
 {
     if (t->ripe >= MANY) {
-        NAME(draw_tails)(p, t, block, MANY);
+        NAME(draw_tails)(p, t, block);
     }
     t->ripe = t->end - t->head;
 }

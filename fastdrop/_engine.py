@@ -14,8 +14,8 @@ from fastdrop._kernels import Bits, Bools, Draw, IndexMap, Operands, Operation, 
 
 # Bytes of a result from which it is stored past the caches, measured with somebody who reads it afterwards. On Zen 4
 # (32 MiB of last-level cache) both together then take 0.97 to 1.07 of the time at 8 MiB and 0.84 to 0.97 at 16 MiB; a
-# loop over the same two arrays takes 1.3 at 8 MiB, where it finds them in that cache. On an Intel Xeon (2 MiB a core,
-# and more that is shared) a call and its reader take 0.8 from 8 MiB on, and a third more at 2 MiB.
+# loop over the same two arrays takes 1.2 at 8 MiB and rate 0.5, where it finds them in that cache. On an Intel Xeon (2
+# MiB a core, and more that is shared) a call and its reader take 0.8 from 8 MiB on, and a third more at 2 MiB.
 NONTEMPORAL = 16 << 20
 
 # How hard NumPy's iterator looks whether arrays share memory. The stubs of NumPy know of 0 and -1 alone.
