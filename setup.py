@@ -13,6 +13,7 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 MSVC = sys.platform == "win32"
 
@@ -46,8 +47,17 @@ class SideBySide(build_ext):
         super().build_extensions()
 
 
+class WithSources(build_py):
+    """Puts the sources of the core into the package, for fastdrop.get_include(); in a checkout they stand beside it."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            self.copy_tree("csrc", f"{self.build_lib}/fastdrop/csrc")
+
+
 without_core = os.environ.get("FASTDROP_NO_EXTENSION") == "1"
 setup(
     ext_modules=[] if without_core else cythonize([core], language_level=3),
-    cmdclass={"build_ext": SideBySide},
+    cmdclass={"build_ext": SideBySide, "build_py": WithSources},
 )

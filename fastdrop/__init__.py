@@ -8,7 +8,7 @@
 """
 
 from fastdrop._blocks import BlockMask, drop_block2d
-from fastdrop._config import show_config
+from fastdrop._config import get_include, show_config
 from fastdrop._functions import (
     drop_path,
     dropconnect,
@@ -49,7 +49,7 @@ from fastdrop._layers import (
 from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop._monte_carlo import Prediction, mc_predict, stochastic
 from fastdrop._noise import alpha_dropout, feature_alpha_dropout, gaussian_dropout, gaussian_noise
-from fastdrop._streams import RNG, PhiloxStream
+from fastdrop._streams import RNG, DrawSource, PhiloxStream, fold_in
 from fastdrop._threads import get_num_threads, num_threads, set_num_threads
 from fastdrop._version import __version__ as __version__
 from fastdrop._wrapper import DropoutWrapper, LSTMState, StepMasks
@@ -59,6 +59,7 @@ __all__ = [
     "AlphaDropout",
     "AlphaMask",
     "BlockMask",
+    "DrawSource",
     "DropBlock2d",
     "DropConnect",
     "DropPath",
@@ -97,8 +98,10 @@ __all__ = [
     "dropout_add_backward",
     "embedding_dropout",
     "feature_alpha_dropout",
+    "fold_in",
     "gaussian_dropout",
     "gaussian_noise",
+    "get_include",
     "get_num_threads",
     "mc_predict",
     "num_threads",

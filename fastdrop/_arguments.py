@@ -201,7 +201,7 @@ def mask_shape(shape: Any) -> tuple[int, ...]:
 
 def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape in which a mask for ``shape`` is drawn, None where that is ``shape`` itself."""
-    lengths = _ints_and_none(noise_shape)
+    lengths = given_lengths(noise_shape)
     if lengths is None:
         return None
     if len(lengths) > len(shape):
@@ -217,6 +217,25 @@ def noise_lengths(noise_shape: Any, shape: tuple[int, ...]) -> tuple[int, ...] |
         )
     full = tuple(own if n is None else n for n, own in zip(lengths, shape, strict=True))
     return None if full == shape else full
+
+
+def first_row(start: Any, shape: tuple[int, ...], noise_shape: tuple[int | None, ...] | None) -> int:
+    """The row of a larger mask with which one of this shape begins; 0 where all its rows share their decisions.
+
+    The noise_shape tells that as it was given: of a single row nothing else does.
+    """
+    if not is_index(start):
+        raise TypeError(f"start must be an int of at least 0, got {_described(start)}")
+    row = operator.index(start)
+    if row < 0:
+        raise ValueError(f"start must be at least 0, got {row}")
+    if row == 0:
+        return 0
+    if len(shape) == 0:
+        raise ValueError(f"start must be 0 for a mask of no dimension, got {row}")
+    if (row + shape[0]) * math.prod(shape[1:]) >= 1 << 63:
+        raise ValueError(f"start must leave the mask's elements below 2**63, got {row} for shape {shape}")
+    return 0 if noise_shape is not None and (len(noise_shape) < len(shape) or noise_shape[0] == 1) else row
 
 
 def axes(value: Any, ndim: int, name: str) -> tuple[int, ...]:
@@ -293,13 +312,14 @@ def of_type(value: object, name: str, kind: type) -> None:
 
 def noise_pattern(noise_shape: Any) -> tuple[int | None, ...] | None:
     """A noise_shape for arrays that are not there yet, as far as it can be checked."""
-    lengths = _ints_and_none(noise_shape)
+    lengths = given_lengths(noise_shape)
     if lengths is not None and any(n is not None and n < 0 for n in lengths):
         raise ValueError(f"noise_shape must hold lengths of at least 0, got {noise_shape!r}")
     return lengths
 
 
-def _ints_and_none(noise_shape: Any) -> tuple[int | None, ...] | None:
+def given_lengths(noise_shape: Any) -> tuple[int | None, ...] | None:
+    """A noise_shape as it was given, whatever the lengths."""
     if noise_shape is None:
         return None
     given = tuple(noise_shape) if np.iterable(noise_shape) else None

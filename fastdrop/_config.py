@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -90,3 +91,24 @@ def _sysctl(name: str) -> int:
     size = ctypes.c_size_t(ctypes.sizeof(value))
     failed = ctypes.CDLL(None).sysctlbyname(name.encode(), ctypes.byref(value), ctypes.byref(size), None, 0)
     return 0 if failed else value.value
+
+
+def get_include() -> str:
+    """The folder with the headers and the sources of the C core, for programs that draw without Python.
+
+    Returns
+    -------
+    str
+        A path. ``fastdrop.h`` in it is the contract of the core, and says what each function does. A program that calls
+        the kernels compiles ``dispatch.c`` and ``isa_*.c`` with its own files, without ``-ffast-math`` and with
+        ``-ffp-contract=off``: examples/dropout_in_c.c is one. The interface of C may change with any release.
+
+    Examples
+    --------
+    >>> import os, fastdrop
+    >>> os.path.exists(os.path.join(fastdrop.get_include(), "fastdrop.h"))
+    True
+    """
+    package = Path(__file__).parent
+    installed = package / "csrc"  # in a checkout they stand beside the package
+    return str(installed if installed.exists() else package.parent / "csrc")

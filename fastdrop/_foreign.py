@@ -12,7 +12,7 @@ import numpy as np
 _WAYS = {
     "dask": (
         "which would be computed as a whole",
-        "use {x}.compute(), or let map_blocks apply the parts of one DropoutMask",
+        "use fastdrop.dask, whose functions are lazy and draw the same mask for any chunks, or {x}.compute()",
     ),
     "torch": (
         "whose gradient would be lost",
@@ -20,15 +20,15 @@ _WAYS = {
     ),
     "jax": (
         "whose gradient and device would be lost",
-        "use numpy.asarray({x}) outside of transformations, and the backward method of the mask for the gradient",
+        "use fastdrop.jax, or numpy.asarray({x}) outside of transformations if the numbers alone are meant",
     ),
     "tensorflow": (
         "whose gradient would be lost",
-        "use {x}.numpy(), and the backward method of the mask for the gradient",
+        "use the layers of fastdrop.keras, or {x}.numpy() if the numbers alone are meant",
     ),
     "keras": (
         "whose gradient would be lost",
-        "use keras.ops.convert_to_numpy({x}), and the backward method of the mask for the gradient",
+        "use the layers of fastdrop.keras, or keras.ops.convert_to_numpy({x}) if the numbers alone are meant",
     ),
     "cupy": ("which would leave its device", "use {x}.get()"),
 }

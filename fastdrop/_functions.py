@@ -116,10 +116,10 @@ def dropout(
     mode : {"upscale_in_train", "downscale_in_infer"}
         Where the scaling is done. The second is the original form: kept elements stay as they are in training, and
         otherwise all are multiplied by ``1 - rate``.
-    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or DrawSource
         Where the mask comes from. None is a stream of the module's own, keyed from the operating system's entropy.
         An int, a sequence of int or a SeedSequence names one mask: the same at every call. A Generator gives one key
-        a call. A PhiloxStream takes its next call number.
+        a call. A PhiloxStream takes its next call number, and any other DrawSource says key and call number itself.
     out : ndarray, optional
         Where the result goes: of x's shape, and of a dtype that holds x's values without loss. It may be x itself,
         or overlap it in any way; a subclass of ndarray is taken as x itself only.

@@ -244,7 +244,7 @@ class RecurrentDropout(Stochastic):
         A mask of its own for each gate, or, with False, one for all of them. None is Keras's rule: the gates share
         their masks as long as ``recurrent_dropout`` is 0, and have masks of their own with it, or with Keras's
         ``implementation=1``, which is True here.
-    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or DrawSource
         Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
         of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
         draws give successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared.

@@ -54,7 +54,7 @@ mode : {"upscale_in_train", "downscale_in_infer"}
 data_format : {"channels_last", "channels_first"}
     Which axis holds the channels.""",
     "rng": """
-rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or DrawSource
     Where the layer's stream comes from. None takes fresh entropy from the operating system. An int, a sequence of int
     or a SeedSequence is the seed of the stream: unlike for the function, where it names one mask, successive calls give
     successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared. Two layers with

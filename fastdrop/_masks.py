@@ -46,6 +46,20 @@ class _Mask(_backend.MaskState):
     def _noise_shape_in_repr(self) -> str:
         return "" if self.noise_shape is None else f", noise_shape={self.noise_shape}"
 
+    def _place_rows(self, shape: Any, noise_shape: Any, start: Any, key: Any, call: Any) -> None:
+        """Set where the elements lie and what they are drawn by, from arguments of a constructor."""
+        lengths = _arguments.mask_shape(shape)
+        given = _arguments.given_lengths(noise_shape)
+        strides = _geometry.strides_of(lengths, _arguments.noise_lengths(given, lengths))
+        first = _arguments.first_row(start, lengths, given)
+        self._place(
+            lengths,
+            strides,
+            first * strides[0] if first > 0 else 0,
+            _arguments.unsigned(key, "key", _arguments.KEY_BITS),
+            _arguments.unsigned(call, "call", _arguments.CALL_BITS),
+        )
+
     def _numbers(self) -> tuple[Any, ...]:
         """What there is beside the key, the call number and the places of the elements, in the order of ``_made``."""
         raise NotImplementedError
@@ -224,6 +238,10 @@ class DropoutMask(_backend.DropoutState, _Mask):
     scale : float, optional
         What kept elements are multiplied by. ``1 / keep_prob`` by default, which keeps the expected value; 1 for the
         form of dropout that scales at inference instead.
+    start : int
+        The row of a larger mask, along its first axis, with which this one begins: the part ``whole[start : start +
+        shape[0]]`` of a mask that is not to be made, because nobody knows yet how many rows it will have. All other
+        lengths are the whole's; a part along other axes is taken from it by ``mask[:, a:b]``.
 
     Attributes
     ----------
@@ -242,6 +260,8 @@ class DropoutMask(_backend.DropoutState, _Mask):
     array([1, 1, 0, 0, 0, 1])
     >>> np.array_equal(np.asarray(mask[1:3, 2:]), np.asarray(mask)[1:3, 2:])
     True
+    >>> fastdrop.DropoutMask((2, 6), 0.5, key=2026, start=1) == mask[1:3]  # of however many rows
+    True
     """
 
     __slots__ = ()
@@ -257,18 +277,11 @@ class DropoutMask(_backend.DropoutState, _Mask):
         call: SupportsIndex = 0,
         noise_shape: Sequence[SupportsIndex | None] | None = None,
         scale: Number | None = None,
+        start: SupportsIndex = 0,
     ) -> None:
-        lengths = _arguments.mask_shape(shape)
-        noise = _arguments.noise_lengths(noise_shape, lengths)
+        self._place_rows(shape, noise_shape, start, key, call)
         checked = _arguments.rate_of(rate, keep_prob)
         number = self._usual_scale(checked) if scale is None else _arguments.finite(scale, "scale")
-        self._place(
-            lengths,
-            _geometry.strides_of(lengths, noise),
-            0,
-            _arguments.unsigned(key, "key", _arguments.KEY_BITS),
-            _arguments.unsigned(call, "call", _arguments.CALL_BITS),
-        )
         self._decide(*checked, number, None)
 
     @classmethod
@@ -482,8 +495,9 @@ class AlphaMask(DropoutMask):
         key: SupportsIndex,
         call: SupportsIndex = 0,
         noise_shape: Sequence[SupportsIndex | None] | None = None,
+        start: SupportsIndex = 0,
     ) -> None:
-        super().__init__(shape, rate, keep_prob=keep_prob, key=key, call=call, noise_shape=noise_shape)
+        super().__init__(shape, rate, keep_prob=keep_prob, key=key, call=call, noise_shape=noise_shape, start=start)
 
     @staticmethod
     def _usual_scale(rate: Rate) -> float:
@@ -532,7 +546,7 @@ class GaussianMask(_Mask):
         The shape of the arrays that it applies to.
     stddev : float
         The standard deviation of the noise, at least 0.
-    key, call, noise_shape
+    key, call, noise_shape, start
         As for a ``DropoutMask``.
     additive : bool
         Whether the noise is added to the elements (``x + stddev * N``), or they are multiplied by one plus the noise
@@ -567,17 +581,10 @@ class GaussianMask(_Mask):
         call: SupportsIndex = 0,
         noise_shape: Sequence[SupportsIndex | None] | None = None,
         additive: bool = False,
+        start: SupportsIndex = 0,
     ) -> None:
-        lengths = _arguments.mask_shape(shape)
-        drawn = _arguments.noise_lengths(noise_shape, lengths)
+        self._place_rows(shape, noise_shape, start, key, call)
         noise = _arguments.standard_deviation(stddev), _arguments.flag(additive, "additive")
-        self._place(
-            lengths,
-            _geometry.strides_of(lengths, drawn),
-            0,
-            _arguments.unsigned(key, "key", _arguments.KEY_BITS),
-            _arguments.unsigned(call, "call", _arguments.CALL_BITS),
-        )
         object.__setattr__(self, "_noise", noise)
 
     @classmethod

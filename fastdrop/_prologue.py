@@ -44,7 +44,7 @@ class Call(NamedTuple):
     out: np.ndarray | None
     training: bool
     return_mask: bool
-    source: _streams.Source
+    source: _streams.DrawSource
 
     def result(self) -> np.ndarray:
         """Where the result goes. To be called before a draw: where there is no memory, no stream shall have moved."""

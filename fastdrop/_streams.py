@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import operator
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsIndex, TypeAlias, TypeGuard, Union, runtime_checkable
 
 import numpy as np
 
@@ -22,15 +24,39 @@ if TYPE_CHECKING:
 Seed: TypeAlias = Union[
     SupportsIndex, "Sequence[SupportsIndex]", "npt.NDArray[np.integer[Any]]", "np.random.SeedSequence", None
 ]
-RNG: TypeAlias = Union[Seed, "np.random.Generator", "np.random.BitGenerator", "PhiloxStream"]
+RNG: TypeAlias = Union[Seed, "np.random.Generator", "np.random.BitGenerator", "DrawSource"]
 
 # For what is no single step: spawning, and to set a stream. One for all streams, because a stream can be carried over a
 # fork; and a handler of a signal may come in between.
 _lock = threading.RLock()
 
 
-class Source(Protocol):
-    """What gives the key and the call number of the next mask."""
+@runtime_checkable
+class DrawSource(Protocol):
+    """What the argument ``rng`` may be: any object that gives out keys and call numbers.
+
+    A ``PhiloxStream`` is one. Another lets the masks follow the random state of another library, or come from a list.
+
+    Methods
+    -------
+    next_draw()
+        The key and the call number of the next mask: two ints, from 0 to 2**64 - 1 and from 0 to 2**56 - 1. Each pair
+        names one mask of a shape and a rate. It is asked once a mask, after all other arguments were found right. A
+        layer asks it once, when it is made, and keys its own stream with ``fold_in(key, call)``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastdrop
+    >>> class StepOfTraining:
+    ...     step = 0
+    ...     def next_draw(self):
+    ...         return 2026, self.step
+    >>> source = StepOfTraining()
+    >>> isinstance(source, fastdrop.DrawSource)
+    True
+    >>> fastdrop.dropout(np.ones(8), 0.5, rng=source)
+    array([2., 2., 0., 0., 0., 2., 2., 2.])
+    """
 
     def next_draw(self) -> tuple[int, int]: ...
 
@@ -154,6 +180,67 @@ def _copied(seed: np.random.SeedSequence | None) -> np.random.SeedSequence | Non
     return None if seed is None else np.random.SeedSequence(**seed.state)
 
 
+_FOLDING = 32  # the domain of the counter that makes keys: no mask and no noise has it
+
+
+def fold_in(key: SupportsIndex, *path: SupportsIndex | str) -> int:
+    """The key of a place in a program, such as a layer, a step of training and a rank, from a key for the whole.
+
+    Whoever knows the place knows the key: nothing is counted, and there is no order in which places must come.
+
+    Parameters
+    ----------
+    key : int
+        64 bits, such as ``PhiloxStream(seed).key``.
+    *path : int or str
+        Where the new key is used, part by part: ints from 0 to 2**64 - 1, and names. The order matters, and so does
+        the number of parts: ``(1,)``, ``(1, 0)``, ``(0, 1)`` and ``("1",)`` are four places.
+
+    Returns
+    -------
+    int
+        A key of 64 bits; ``key`` itself for no path.
+
+    Notes
+    -----
+    One part after the other is put through Philox4x32-10, from which masks come too::
+
+        w = philox4x32_10(counter=(part % 2**32, part // 2**32, kind, 32), key=(key % 2**32, key // 2**32))
+        key = w[0] + 2**32 * w[1]
+
+    kind is 0 for an int and 1 for a name, whose part is
+    ``int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")``. The 32 sets this use of a key
+    apart from all masks that are drawn by it. So ``fold_in(fold_in(key, a), b) == fold_in(key, a, b)``, and two
+    different paths have the same key by accident only: among n keys with a probability of about ``n**2 / 2**65``.
+
+    Examples
+    --------
+    >>> import fastdrop
+    >>> key = fastdrop.PhiloxStream(7).key
+    >>> hex(fastdrop.fold_in(key, "encoder", 3))
+    '0x1da9459344ad98dc'
+    >>> mask = fastdrop.DropoutMask((4, 6), 0.5, key=fastdrop.fold_in(key, "encoder", 3), call=1234)
+    """
+    folded = _arguments.unsigned(key, "key", _arguments.KEY_BITS)
+    for part in path:
+        if isinstance(part, str):
+            name = part.encode("utf-8", "surrogatepass")  # a file's name may have surrogates
+            kind, number = 1, int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        elif _arguments.is_index(part):
+            kind, number = 0, operator.index(part)
+            if not 0 <= number < 1 << _arguments.KEY_BITS:
+                raise ValueError(f"path must hold ints from 0 to 2**64 - 1, got {part!r}")
+        else:
+            raise TypeError(f"path must hold ints and strs, got {part!r} of type {type(part).__name__}")
+        low, high, *_ = _backend.running.philox((*_words(number), kind, _FOLDING), _words(folded))
+        folded = low + (high << 32)
+    return folded
+
+
+def _words(number: int) -> tuple[int, int]:
+    return number & 0xFFFFFFFF, number >> 32
+
+
 class _GeneratorSource:
     """A numpy.random.Generator, which gives a fresh key for every mask."""
 
@@ -178,12 +265,33 @@ class _SeedSource:
         return int(self._seed.generate_state(1, np.uint64)[0]), 0
 
 
-def source(rng: object) -> Source:
+class _CheckedSource:
+    """Somebody's own source, which may return anything."""
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: DrawSource) -> None:
+        self._source = source
+
+    def next_draw(self) -> tuple[int, int]:
+        drawn: Any = self._source.next_draw()
+        if not isinstance(drawn, (tuple, list)) or len(drawn) != 2:
+            raise TypeError(f"rng.next_draw() must return a key and a call number, got {drawn!r}")
+        key, call = drawn
+        return (
+            _arguments.unsigned(key, "the key of rng.next_draw()", _arguments.KEY_BITS),
+            _arguments.unsigned(call, "the call of rng.next_draw()", _arguments.CALL_BITS),
+        )
+
+
+def source(rng: object) -> DrawSource:
     """What gives the next (key, call) for an argument ``rng``. Nothing is drawn yet."""
     if rng is None:
         return default
     if isinstance(rng, PhiloxStream):
         return rng
+    if _is_source(rng):
+        return _CheckedSource(rng)
     if _arguments.is_seed(rng):
         return _SeedSource(_arguments.seed_sequence(rng, "rng"))
     if isinstance(rng, np.random.Generator):
@@ -194,11 +302,16 @@ def source(rng: object) -> Source:
     advice = ": np.random.default_rng(seed) makes a Generator" if legacy else ""
     raise TypeError(
         "rng must be None, an int of at least 0, a sequence of such, a numpy.random.SeedSequence, Generator or "
-        f"BitGenerator, or a fastdrop.PhiloxStream, got {rng!r} of type {type(rng).__name__}{advice}"
+        "BitGenerator, a fastdrop.PhiloxStream, or an object with next_draw() -> (key, call), "
+        f"got {rng!r} of type {type(rng).__name__}{advice}"
     )
 
 
-def take_back(source: Source, drawn: tuple[int, int]) -> None:
+def _is_source(rng: object) -> TypeGuard[DrawSource]:
+    return callable(getattr(rng, "next_draw", None)) and not isinstance(rng, type)
+
+
+def take_back(source: DrawSource, drawn: tuple[int, int]) -> None:
     """Undo a draw of which nothing has come, where the source can, so that a call that fails has moved no stream."""
     if isinstance(source, PhiloxStream):
         source._take_back(drawn)
@@ -212,7 +325,9 @@ def stream(rng: RNG) -> PhiloxStream:
         return rng
     if _arguments.is_seed(rng):
         return PhiloxStream(_arguments.seed_sequence(rng, "rng"))
-    return PhiloxStream.from_key(source(rng).next_draw()[0])
+    key, call = source(rng).next_draw()
+    # A Generator gives a fresh key, a source may give the same one with another call number.
+    return PhiloxStream.from_key(fold_in(key, call) if _is_source(rng) else key)
 
 
 _watching: Entered[set[bool]] = Entered("fastdrop.watching")

@@ -125,7 +125,7 @@ class DropoutWrapper(Stochastic):
         of bools says it at once; True stands for everything below it. By default all is dropped but the ``c`` of every
         LSTMState, and of other named tuples with ``c`` and ``h``, such as TensorFlow's LSTMStateTuple. A plain pair
         does not say which part is the memory: both are dropped, as in TensorFlow.
-    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or DrawSource
         Where the object's stream comes from. None takes fresh entropy from the operating system. An int, a sequence
         of int or a SeedSequence is the seed of the stream: unlike for a function, where it names one mask, successive
         draws give successive masks. A Generator gives a key, once. A PhiloxStream is used as it is, and may be shared.

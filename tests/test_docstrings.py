@@ -10,7 +10,15 @@ from peers import MISSING_PEERS, imported
 
 import fastdrop
 
-BESIDE_FAMILY = {"get_num_threads", "mc_predict", "num_threads", "set_num_threads", "show_config", "stochastic"}
+BESIDE_FAMILY = {
+    "get_include",
+    "get_num_threads",
+    "mc_predict",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+    "stochastic",
+}
 OF_FAMILY = [
     name for name in fastdrop.__all__ if name.endswith("Mask") or (name.islower() and name not in BESIDE_FAMILY)
 ]
@@ -40,7 +48,7 @@ def test_examples_run_and_give_what_they_show(test):
 def test_every_function_of_the_family_and_every_mask_has_an_example():
     with_examples = {parameter.id for parameter in examples()}
     assert [name for name in OF_FAMILY if name not in with_examples] == []
-    assert len(OF_FAMILY) == 24
+    assert len(OF_FAMILY) == 25
 
 
 @pytest.mark.parametrize("name", OF_FAMILY)
@@ -50,7 +58,7 @@ def test_a_docstring_names_every_parameter(name):
     assert other == name or f"``{other}``" in documented[0]
     for parameter in inspect.signature(getattr(fastdrop, name)).parameters:
         # Alone or beside others, before a colon and the type or at the end of the line.
-        assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented[1], re.MULTILINE), parameter
+        assert re.search(rf"^(\w+, )*\*?{parameter}(, \w+)*( :|$)", documented[1], re.MULTILINE), parameter
 
 
 def test_docstrings_in_torch_name_every_parameter(torch):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import helpers
+import numpy as np
 import pytest
 from helpers import PACKAGE
 
@@ -357,3 +358,19 @@ def test_show_config_prints_what_it_returns(capsys):
     assert printed["running"].strip() == config["running"] == helpers.running().name
     assert printed["threads"].strip() == str(fastdrop.get_num_threads())
     assert printed["fastdrop"].strip() == fastdrop.__version__
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the command is that of Unix compilers")
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_program_in_c_that_is_compiled_with_our_sources_drops_what_we_drop(tmp_path):
+    include = Path(fastdrop.get_include())
+    program = Path(__file__).parent.parent / "examples" / "dropout_in_c.c"
+    sources = [program, include / "dispatch.c", *sorted(include.glob("isa_*.c"))]
+    executable = tmp_path / "dropout_in_c"
+    options = ["-std=c11", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-I", include, "-lm", "-o", executable]
+    subprocess.run(["cc", *sources, *options], check=True)
+    _, *lines = subprocess.run([executable], check=True, capture_output=True, text=True).stdout.splitlines()
+    x = np.arange(1000, dtype=np.float32)
+    mask = fastdrop.DropoutMask(1000, 0.25, key=2026, call=3)
+    in_c = np.array([line.split() for line in lines], np.float32)
+    np.testing.assert_array_equal(in_c, np.stack([mask.apply(x), mask.backward(np.ones_like(x))], axis=1))

@@ -32,14 +32,17 @@ def method(result):
 
 
 FOREIGN = {
-    "dask": (stand_in("dask.array.core", "Array"), r"a dask\.Array, which would be computed as a whole: use .*compute"),
+    "dask": (
+        stand_in("dask.array.core", "Array"),
+        r"a dask\.Array, which would be computed .*: use fastdrop\.dask.*compute",
+    ),
     "dask inside": (stand_in("xarray.core", "DataArray", __dask_graph__=method({})), r"use .*\.compute\(\)"),
     "torch": (stand_in("torch", "Tensor"), r"a torch\.Tensor, whose gradient would be lost: use .*\.detach\(\)"),
     "a module's parameter": (stand_in("mine", "Weights", __torch_function__=method(None)), r"use .*\.detach\(\)"),
-    "jax": (stand_in("jaxlib._jax", "ArrayImpl"), r"a jaxlib\.ArrayImpl, whose .* use numpy\.asarray\("),
-    "jax inside": (stand_in("flax.core", "Param", __jax_array__=method(None)), r"use numpy\.asarray\("),
-    "tensorflow": (stand_in("tensorflow.python.framework.ops", "EagerTensor"), r"use .*\.numpy\(\)"),
-    "keras": (stand_in("keras.src.backend", "KerasVariable"), r"use keras\.ops\.convert_to_numpy\("),
+    "jax": (stand_in("jaxlib._jax", "ArrayImpl"), r"a jaxlib\.ArrayImpl, .* use fastdrop\.jax, or numpy\.asarray\("),
+    "jax inside": (stand_in("flax.core", "Param", __jax_array__=method(None)), r"use fastdrop\.jax, or numpy\.as"),
+    "tensorflow": (stand_in("tensorflow.python.framework.ops", "EagerTensor"), r"use .*fastdrop\.keras.*\.numpy\(\)"),
+    "keras": (stand_in("keras.src.backend", "KerasVariable"), r"use .*fastdrop\.keras, or keras\.ops\.convert_to_n"),
     "a class of theirs": (type("Mine", (stand_in("tensorflow", "Tensor"),), {}), r"use .*\.numpy\(\)"),
     "cupy": (stand_in("cupy", "ndarray"), r"use .*\.get\(\)"),
     "paddle": (stand_in("paddle.base", "Tensor"), r"use numpy\.asarray\("),

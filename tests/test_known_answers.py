@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -222,3 +223,27 @@ def test_no_normal_is_larger_than_its_mask_says():
     """Nearest to 0 u is 2**-32."""
     assert contract.radius(0) == contract.radius(1) == pytest.approx((64 * np.log(2)) ** 0.5, rel=LOG_ERROR)
     assert max(map(abs, contract.normal_pair(0, 0))) == pytest.approx(6.66, abs=0.001)
+
+
+# Keys of places
+
+
+def folding_cases():
+    for case in json.loads((VECTORS / "fold_in_v1.json").read_text(encoding="utf-8"))["cases"]:
+        yield pytest.param(case, id=f"{case['key']}-{case['path']}")
+
+
+@pytest.mark.parametrize("case", list(folding_cases()))
+def test_fold_in_gives_the_keys_of_the_vectors(either, case):
+    assert f"{fastdrop.fold_in(int(case['key'], 16), *case['path']):#018x}" == case["folded"]
+
+
+def test_the_program_of_fold_in_still_makes_its_vectors():
+    made = subprocess.run(
+        [sys.executable, VECTORS / "fold_in_v1.py"],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONUTF8": "1"},
+    )
+    assert made.stdout == (VECTORS / "fold_in_v1.json").read_text(encoding="utf-8")

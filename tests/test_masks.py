@@ -748,3 +748,61 @@ def test_an_alpha_mask_from_an_array_is_alpha_dropout_by_it(either):
         AlphaMask.from_array([True, False], 0).apply(np.array([3.0, 3.0])), [3, -1.7580993408473766], rtol=1e-15
     )
     assert AlphaMask.from_array(KEEP, 0.4).scale == drawn.scale != DropoutMask(SHAPE, 0.4, key=1).scale
+
+
+# Rows of a mask whose number of rows nobody knows yet
+
+
+@pytest.mark.parametrize("kind", [DropoutMask, AlphaMask, GaussianMask])
+@pytest.mark.parametrize("inner", [(), (50,), (6, 50), (1,), (0,)], ids=str)
+def test_rows_from_a_start_are_those_of_the_whole(kind, inner, either):
+    drawn = [None, *((None, *(tuple(c))) for c in itertools.product(*((1, n) for n in inner)))]
+    drawn += [(1, *c[1:]) for c in drawn if c is not None] + [inner, inner[1:]] * bool(inner)
+    for noise_shape in drawn:
+        whole = kind((23, *inner), 0.4, key=1, call=2, noise_shape=noise_shape)
+        for first, last in ((0, 23), (0, 5), (1, 2), (5, 5), (7, 16), (22, 23)):
+            rows = kind((last - first, *inner), 0.4, key=1, call=2, noise_shape=noise_shape, start=first)
+            np.testing.assert_array_equal(rows, np.asarray(whole)[first:last])
+            x = np.ones(rows.shape)
+            np.testing.assert_array_equal(rows.apply(x), whole.apply(np.ones(whole.shape))[first:last])
+            if last - first > 1 and 0 not in inner:
+                assert rows == whole[first:last]
+            assert pickle.loads(pickle.dumps(rows)) == rows
+
+
+def test_rows_far_from_the_start_need_no_whole(either):
+    for start, width in ((2**40, 100), (2**61 - 3, 4), (2**62 - 3, 2), (2**63 - 3, 1)):
+        rows = DropoutMask((2, width), 0.4, key=1, start=start)
+        one_by_one = [DropoutMask(1, 0.4, key=1, start=start * width + i) for i in range(2 * width)]
+        np.testing.assert_array_equal(np.asarray(rows).reshape(-1), np.concatenate(one_by_one))
+        assert rows == DropoutMask((start + 2, width), 0.4, key=1)[start:]
+
+
+def test_a_stream_of_batches_has_one_mask_however_it_is_cut():
+    whole = np.asarray(DropoutMask((100, 8), 0.3, key=5))
+    for batch in (1, 7, 33, 100):
+        cut, first = [], 0
+        while first < 100:
+            n = min(batch, 100 - first)
+            cut.append(np.asarray(DropoutMask((n, 8), 0.3, key=5, start=first)))
+            first += n
+        np.testing.assert_array_equal(np.concatenate(cut), whole)
+
+
+@pytest.mark.parametrize("kind", [DropoutMask, AlphaMask, GaussianMask])
+@pytest.mark.parametrize(
+    ("shape", "start", "error", "message"),
+    [
+        ((3, 4), -1, ValueError, "start must be at least 0, got -1"),
+        ((3, 4), 1.0, TypeError, "start must be an int of at least 0, got 1.0"),
+        ((3, 4), None, TypeError, "start must be an int"),
+        ((3, 4), True, TypeError, "start must be an int"),
+        ((), 1, ValueError, "start must be 0 for a mask of no dimension, got 1"),
+        ((3, 4), 2**61, ValueError, r"start must leave the mask's elements below 2\*\*63"),
+        (3, 2**63, ValueError, "start must leave"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(kind, shape, start, error, message):
+    with pytest.raises(error, match=message):
+        kind(shape, 0.4, key=1, start=start)
+    kind((), 0.4, key=1, start=0)

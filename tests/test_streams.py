@@ -391,3 +391,142 @@ def test_threads_that_draw_from_one_generator_share_no_key():
     keys = in_threads(8, lambda: [drawn(generator).key for _ in range(500)])
     counted = np.random.default_rng(3)
     assert sorted(keys) == sorted(int(counted.integers(0, 2**64, dtype=np.uint64)) for _ in range(4000))
+
+
+# Anybody's source
+
+
+class Replayed:
+    """A source that gives out what is in a list."""
+
+    def __init__(self, *draws):
+        self.draws = list(draws)
+
+    def next_draw(self):
+        return self.draws.pop(0)
+
+
+CALLS = {
+    "dropout": lambda x, rng: fastdrop.dropout(x, 0.5, rng=rng, return_mask=True),
+    "dropout, shared": lambda x, rng: fastdrop.dropout(x, 0.5, noise_shape=(20, 1), rng=rng, return_mask=True),
+    "alpha_dropout": lambda x, rng: fastdrop.alpha_dropout(x, 0.5, rng=rng, return_mask=True),
+    "gaussian_dropout": lambda x, rng: fastdrop.gaussian_dropout(x, 0.5, rng=rng, return_mask=True),
+    "gaussian_noise": lambda x, rng: fastdrop.gaussian_noise(x, 0.5, rng=rng, return_mask=True),
+    "dropout_add": lambda x, rng: fastdrop.dropout_add(x, x, 0.5, rng=rng, return_mask=True),
+    "drop_path": lambda x, rng: fastdrop.drop_path(x, 0.5, rng=rng, return_mask=True),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_any_object_that_gives_keys_and_calls_is_a_source(call, either):
+    x = np.random.default_rng(1).standard_normal((20, 15)).astype(np.float32)
+    drawn = [(0, 0), (2**64 - 1, 2**56 - 1), (np.uint64(7), np.int32(9))]
+    source = Replayed(*drawn)
+    assert isinstance(source, fastdrop.DrawSource)
+    for key, number in drawn:
+        y, mask = call(x, source)
+        assert (mask.key, mask.call) == (key, number)
+        expected, same = call(x, PhiloxStream.from_key(key, number))
+        assert mask == same
+        assert y.tobytes() == expected.tobytes()
+    assert source.draws == []
+
+
+def test_a_stream_is_a_source_and_a_seed_is_none():
+    assert isinstance(PhiloxStream(1), fastdrop.DrawSource)
+    assert not isinstance(7, fastdrop.DrawSource)
+
+
+@pytest.mark.parametrize("bad", [{"rate": 1.5}, {"out": np.empty(7)}, {"noise_shape": (7,)}, {"training": 1}])
+def test_a_source_is_asked_only_where_all_other_arguments_are_right(bad):
+    source = Replayed((1, 2))
+    with pytest.raises((TypeError, ValueError)):
+        fastdrop.dropout(X, rng=source, **bad)
+    fastdrop.dropout(X, 0.5, rng=source, training=False)
+    assert source.draws == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "error", "message"),
+    [
+        (7, TypeError, r"rng\.next_draw\(\) must return a key and a call number, got 7"),
+        ((7,), TypeError, "a key and a call number"),
+        (None, TypeError, "a key and a call number, got None"),
+        ((1.5, 0), TypeError, r"the key of rng\.next_draw\(\) must be an int"),
+        ((-1, 0), ValueError, r"the key of rng\.next_draw\(\) must be from 0 to 2\*\*64 - 1, got -1"),
+        ((2**64, 0), ValueError, "the key of"),
+        ((0, 2**56), ValueError, r"the call of rng\.next_draw\(\) must be from 0 to 2\*\*56 - 1"),
+        ((0, True), TypeError, "the call of"),
+    ],
+)
+def test_a_source_that_returns_something_else_is_told_so(drawn, error, message, either):
+    out = np.full_like(X, 7)
+    with pytest.raises(error, match=message):
+        fastdrop.dropout(X, 0.5, rng=Replayed(drawn), out=out)
+    assert (out == 7).all()
+
+
+@pytest.mark.parametrize("rng", [PhiloxStream, Replayed, object(), 1.5, "7"], ids=repr)
+def test_what_is_no_source_is_refused_with_what_is(rng):
+    with pytest.raises(TypeError, match=r"rng must be .* an object with next_draw\(\) -> \(key, call\), got"):
+        fastdrop.dropout(X, 0.5, rng=rng)
+
+
+def test_layers_that_share_a_source_do_not_share_masks():
+    stream = PhiloxStream(3)
+
+    class Forwarded:
+        def next_draw(self):
+            return stream.next_draw()
+
+    first, second = (fastdrop.Dropout(0.5, rng=Forwarded()) for _ in range(2))
+    assert first.rng.key == fastdrop.fold_in(stream.key, 0)
+    assert second.rng.key == fastdrop.fold_in(stream.key, 1)
+    assert first(X).tobytes() != second(X).tobytes()
+
+
+# Keys of places
+
+
+def test_no_two_places_have_one_key(either):
+    parts = [*range(40), 2**32, 2**32 + 1, 2**63, 2**64 - 1, "", "0", "1", "\0", "layer", "Layer", "läyer", "\ud800"]
+    paths = [(), *((part,) for part in parts), *((a, b) for a in parts for b in parts)]
+    paths += [(1,) * n for n in range(3, 40)] + [(0,) * n for n in range(3, 40)]
+    assert len({fastdrop.fold_in(key, *path) for key in (0, 1, 2**32) for path in paths}) == 3 * len(paths)
+
+
+def test_folding_a_path_is_folding_its_parts_one_after_the_other():
+    key = PhiloxStream(7).key
+    assert fastdrop.fold_in(key) == key
+    assert fastdrop.fold_in(fastdrop.fold_in(key, "a", 1), 2) == fastdrop.fold_in(key, "a", 1, 2)
+    assert fastdrop.fold_in(np.uint64(key), np.int8(5)) == fastdrop.fold_in(key, 5)
+
+
+BITS = [(1 << bit, 0) for bit in range(64)]
+
+
+def test_all_bits_of_a_key_and_of_a_part_matter():
+    assert (
+        len({fastdrop.fold_in(1 << bit, 0) for bit in range(64)} | {fastdrop.fold_in(0, 1 << b) for b in range(64)})
+        == 128
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((-1,), ValueError, "key must be from 0"),
+        ((1.0,), TypeError, "key must be an int"),
+        ((None, 1), TypeError, "key must be an int"),
+        ((0, -1), ValueError, r"path must hold ints from 0 to 2\*\*64 - 1, got -1"),
+        ((0, 1, 2**64), ValueError, "path must hold ints from 0"),
+        ((0, 1.5), TypeError, "path must hold ints and strs, got 1.5 of type float"),
+        ((0, True), TypeError, "path must hold ints and strs, got True"),
+        ((0, b"a"), TypeError, "path must hold ints and strs"),
+        ((0, (1, 2)), TypeError, "path must hold ints and strs"),
+        ((0, None), TypeError, "path must hold ints and strs"),
+    ],
+)
+def test_a_path_of_something_else_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fastdrop.fold_in(*arguments)
