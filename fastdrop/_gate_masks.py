@@ -342,7 +342,7 @@ class RecurrentDropout(Stochastic):
                 GateMasks(gates, batch, features, per_gate, 0.0, 0, 0),
                 GateMasks(gates, batch, units, per_gate, 0.0, 0, 0),
             )
-        stream = self._stream
+        stream = self._stream_here
         drawn: list[tuple[int, int]] = []
         try:
             for _ in range(2):

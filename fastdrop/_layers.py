@@ -132,7 +132,7 @@ class _Layer(Stochastic, Generic[Mask]):
         """
         y: np.ndarray
         y, self.mask = self._function(
-            x, **self._amount, training=self._draws(training), rng=self._stream, return_mask=True, **self._options
+            x, **self._amount, training=self._draws(training), rng=self._stream_here, return_mask=True, **self._options
         )
         return y
 

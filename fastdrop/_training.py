@@ -7,7 +7,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, overload
+from typing import Any, ClassVar, NamedTuple, Self, overload
 
 import numpy as np
 
@@ -15,8 +15,16 @@ from fastdrop import _arguments, _streams
 from fastdrop._contexts import Entered
 from fastdrop._streams import RNG, PhiloxStream
 
-# The layers of the stochastic() contexts that the thread or task is in.
-kept_stochastic: Entered[frozenset[TrainingMode]] = Entered("fastdrop.stochastic")
+
+class Kept(NamedTuple):
+    """The layers of a ``stochastic()`` context, and the stream that they draw from in it, if not from their own."""
+
+    layers: frozenset[TrainingMode]
+    stream: PhiloxStream | None
+
+
+# The contexts that the thread or task is in.
+kept_stochastic: Entered[Kept] = Entered("fastdrop.stochastic")
 
 
 class TrainingMode:
@@ -57,7 +65,7 @@ class TrainingMode:
     @property
     def is_stochastic(self) -> bool:
         """Whether a forward pass would draw, here and now: by ``training``, ``always`` or ``fastdrop.stochastic``."""
-        return self.training or self.always or any(self in layers for layers in kept_stochastic.values())
+        return self.training or self.always or any(self in kept.layers for kept in kept_stochastic.values())
 
     def _draws(self, training: object) -> bool:
         """Whether one call draws, told to whoever watches. What it says itself outweighs all that was said before."""
@@ -89,6 +97,14 @@ class Stochastic(TrainingMode):
     @rng.setter
     def rng(self, rng: RNG) -> None:
         self._stream = _streams.stream(rng)
+
+    @property
+    def _stream_here(self) -> PhiloxStream:
+        """What it draws from, here and now: its own stream, or that of the innermost ``fastdrop.stochastic``."""
+        for kept in reversed(kept_stochastic.values()):
+            if kept.stream is not None and self in kept.layers:
+                return kept.stream
+        return self._stream
 
     def __copy__(self) -> Self:
         """An object that goes on where this one stands, with a stream of its own, as by pickle and ``deepcopy``."""

@@ -15,7 +15,7 @@ from fastdrop._arguments import Rate
 from fastdrop._kernels import bare
 from fastdrop._masks import DropoutMask
 from fastdrop._nested import Structure, leaves, pairs, parts, with_leaves
-from fastdrop._streams import RNG
+from fastdrop._streams import RNG, PhiloxStream
 from fastdrop._training import Probability, Stochastic
 
 Cell: TypeAlias = Callable[[Structure, Structure], tuple[Structure, Structure]]
@@ -325,7 +325,8 @@ class DropoutWrapper(Stochastic):
                         f"got {shape}"
                     )
         masks: list[DropoutMask] = []
-        for i, call in enumerate(self._calls(kind, len(arrays), draws, undo)):
+        stream = self._stream_here
+        for i, call in enumerate(self._calls(stream, kind, len(arrays), draws, undo)):
             array = arrays[i]
             shape = bare(array).shape if isinstance(array, np.ndarray) else np.shape(array)
             is_shared = self.variational_recurrent and rates[i] > 0.0 and shape[0] != 1
@@ -333,29 +334,31 @@ class DropoutWrapper(Stochastic):
             strides = _geometry.strides_of(shape, noise_shape)
             probabilities = Rate(rate, keep_prob)
             numbers = (*probabilities, DropoutMask._usual_scale(probabilities)) if rates[i] > 0.0 else (0.0, 1.0, 1.0)
-            masks.append(DropoutMask._made(shape, strides, 0, self.rng.key, call, *numbers, None))
+            masks.append(DropoutMask._made(shape, strides, 0, stream.key, call, *numbers, None))
             if rates[i] > 0.0:
                 arrays[i] = masks[i].apply(arrays[i])
         return with_leaves(values, iter(arrays)), with_leaves(values, iter(masks))
 
-    def _calls(self, kind: str, n: int, draws: bool, undo: list[Callable[[], object]]) -> list[int]:
+    def _calls(
+        self, stream: PhiloxStream, kind: str, n: int, draws: bool, undo: list[Callable[[], object]]
+    ) -> list[int]:
         """Call numbers for n arrays: new ones, or those of the sequence."""
         if not draws:
             return [0] * n
-        held = self._held.get((self.rng.key, kind)) if self.variational_recurrent else None
+        held = self._held.get((stream.key, kind)) if self.variational_recurrent else None
         if held is not None and len(held) != n:
             raise ValueError(
                 f"the {kind} of the cell must hold the same number of arrays at each step of a sequence, got {n} after "
                 f"{len(held)}: call start_sequence() before a new one"
             )
         if held is None:
-            held, stream = [], self.rng
+            held = []
             for _ in range(n):
                 drawn = stream.next_draw()
                 undo.append(partial(stream._take_back, drawn))
                 held.append(drawn[1])
             if self.variational_recurrent:
-                self._held[self.rng.key, kind] = held
+                self._held[stream.key, kind] = held
         return held
 
     def state_dict(self) -> dict[str, Any]:

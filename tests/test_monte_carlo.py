@@ -3,9 +3,11 @@
 
 import asyncio
 import contextvars
+import itertools
+import multiprocessing
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import helpers
 import ml_dtypes
@@ -519,3 +521,241 @@ def test_a_bar_goes_away_when_f_fails(monkeypatch):
         mc_predict(outputs_of([1.0]), None, 2, progress=True)
     assert "pass 1 of 2" in screen.text
     assert screen.text.endswith("\r\x1b[K")
+
+
+# Seeded passes
+
+
+WEIGHTS = np.random.default_rng(3).standard_normal((64, 5)).astype(np.float32)
+
+
+def one_pass(x, stream):
+    """At the top of the module, so that other processes find it."""
+    return fastdrop.dropout(fastdrop.dropout(x, 0.5, rng=stream), 0.3, rng=stream) @ WEIGHTS
+
+
+def a_pass_by_hand(k, seed=7):
+    key = fastdrop.fold_in(PhiloxStream(seed).key, 0, k)
+    once = fastdrop.DropoutMask(64, 0.5, key=key, call=0).apply(X)
+    return fastdrop.DropoutMask(64, 0.3, key=key, call=1).apply(once) @ WEIGHTS
+
+
+def equal(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 65, 200])
+def test_a_seeded_pass_is_the_same_alone_and_among_many(n):
+    samples = mc_predict(one_pass, X, n, rng=7, return_samples=True).samples
+    for k in {0, n // 2, n - 1}:
+        np.testing.assert_array_equal(samples[k], a_pass_by_hand(k))
+        alone = mc_predict(one_pass, X, 1, rng=7, start=k, return_samples=True)
+        np.testing.assert_array_equal(alone.samples[0], samples[k])
+        np.testing.assert_array_equal(alone.mean, samples[k])
+        np.testing.assert_array_equal(
+            mc_predict(one_pass, X, n - k, rng=7, start=k, return_samples=True).samples, samples[k:]
+        )
+
+
+@pytest.mark.parametrize("n", [1, 3, 64, 65, 500, 1500])
+def test_the_moments_of_batches_are_those_of_all_samples(n):
+    mean, variance, samples = mc_predict(one_pass, X, n, rng=7, return_samples=True)
+    exact = samples.astype(np.float64)
+    assert len({sample.tobytes() for sample in samples}) == n
+    # n sums, each rounded once, of numbers of this size.
+    tolerance = n * np.finfo(np.float64).eps
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=0, atol=tolerance * abs(exact).max())
+    np.testing.assert_allclose(variance, exact.var(axis=0), rtol=0, atol=tolerance * (exact**2).max())
+    assert equal((mean, variance), mc_predict(one_pass, X, n, rng=7)[:2])
+
+
+@pytest.mark.parametrize("offset", [1e8, -1e8])
+def test_batches_lose_no_small_spread_of_large_numbers(offset):
+    _, variance, samples = mc_predict(
+        lambda x, s: one_pass(x, s).astype(np.float64) + offset, X, 400, rng=7, return_samples=True
+    )
+    np.testing.assert_allclose(variance, samples.var(axis=0), rtol=1e-6)  # of numbers with 8 digits before the point
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("where", [0, 1, 70, 129])
+def test_what_is_not_finite_in_a_seeded_pass_has_no_variance_and_spoils_no_other(bad, where):
+    count = itertools.count()
+
+    def f(x, stream):
+        return np.array([bad if next(count) == where else 1.0, stream.key % 2])
+
+    mean, variance, _ = mc_predict(f, X, 130, rng=7)
+    assert not np.isfinite(mean[0])
+    assert np.isnan(variance[0])
+    assert 0.2 < variance[1] < 0.26  # of zeros and ones
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5], ids=lambda n: f"{n} threads")
+def test_any_number_of_threads_predicts_the_same_bits(workers):
+    expected = mc_predict(one_pass, X, 150, rng=7, return_samples=True)
+    assert equal(mc_predict(one_pass, X, 150, rng=7, workers=workers, return_samples=True), expected)
+
+
+def test_executors_of_threads_and_processes_predict_the_same_bits():
+    expected = mc_predict(one_pass, X, 150, rng=7, return_samples=True)
+    with ThreadPoolExecutor(3) as pool:
+        assert equal(mc_predict(one_pass, X, 150, rng=7, workers=pool, return_samples=True), expected)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert equal(mc_predict(one_pass, X, 150, rng=7, workers=pool, return_samples=True), expected)
+
+
+def test_passes_do_run_side_by_side():
+    barrier = threading.Barrier(2, timeout=PATIENCE)
+
+    def f(x, stream):
+        barrier.wait()
+        return x[0]
+
+    assert mc_predict(f, X, 2, rng=7, workers=2).mean == 1.0
+
+
+def test_what_is_done_does_not_run_far_ahead_of_what_is_merged():
+    pool = Lazy()
+    expected = mc_predict(one_pass, X, 3000, rng=7)
+    assert equal(mc_predict(one_pass, X, 3000, rng=7, workers=pool)[:2], expected[:2])
+    assert 1 < pool.most <= 64
+
+
+class Lazy:
+    """An executor that works when it is asked for a result, and counts who waits."""
+
+    def __init__(self):
+        self.waiting = self.most = 0
+
+    def submit(self, function, *arguments):
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        return Later(self, function, arguments)
+
+
+class Later:
+    def __init__(self, pool, function, arguments):
+        self.pool, self.work = pool, lambda: function(*arguments)
+        self.is_cancelled = False
+
+    def result(self):
+        self.pool.waiting -= 1
+        return self.work()
+
+    def cancel(self):
+        self.is_cancelled = True
+        self.pool.waiting -= 1
+
+
+@pytest.mark.parametrize("workers", [1, 2, Lazy()], ids=["1", "2", "executor"])
+def test_an_error_of_a_seeded_pass_goes_on_and_nothing_is_left_waiting(workers):
+    def f(x, stream):
+        if stream.key == fastdrop.fold_in(PhiloxStream(7).key, 0, 70):
+            raise ZeroDivisionError("pass 70")
+        return x
+
+    with pytest.raises(ZeroDivisionError, match="pass 70"):
+        mc_predict(f, X, 3000, rng=7, workers=workers)
+    if isinstance(workers, Lazy):
+        assert workers.waiting == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [int, np.random.SeedSequence, PhiloxStream, np.random.default_rng], ids=lambda k: k.__name__
+)
+def test_every_form_of_rng_seeds_the_passes(kind):
+    first = mc_predict(one_pass, X, 20, rng=kind(7))
+    assert equal(mc_predict(one_pass, X, 20, rng=kind(7))[:2], first[:2])
+    assert not equal(mc_predict(one_pass, X, 20, rng=kind(8))[:2], first[:2])
+
+
+def test_two_predictions_of_one_stream_differ():
+    stream = PhiloxStream(7)
+    first, second = (mc_predict(one_pass, X, 20, rng=stream) for _ in range(2))
+    assert stream.call == 2
+    assert not equal(first[:2], second[:2])
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_layers_draw_from_the_stream_of_the_pass_in_any_thread(workers):
+    a, b = Dropout(0.5, rng=1).eval(), Dropout(0.3, rng=2).eval()
+
+    def f(x, stream):
+        with stochastic(a, b, rng=stream):
+            return b(a(x)) @ WEIGHTS
+
+    assert equal(mc_predict(f, X, 150, rng=7, workers=workers), mc_predict(one_pass, X, 150, rng=7))
+    assert (a.rng.call, b.rng.call) == (0, 0)
+
+
+def test_the_innermost_context_with_a_stream_gives_it():
+    a, b = layers(2)
+    with stochastic(a, b, rng=5), stochastic(a, rng=6), stochastic(a, b):
+        for layer, seed in ((a, 6), (b, 5)):
+            layer(X)
+            assert layer.mask.key == PhiloxStream(seed).key
+    with stochastic(a, rng=None):
+        a(X)
+        assert a.mask.key == a.rng.key
+    assert (a.rng.call, b.rng.call) == (1, 0)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_wrappers_and_gate_masks_draw_from_it_too(variational):
+    def cell(x, state):
+        return x + state, state
+
+    wrapper = DropoutWrapper(cell, 0.5, 0.5, 0.5, rng=1, variational_recurrent=variational).eval()
+    gates = RecurrentDropout(0.5, rng=2).eval()
+    x = np.ones((2, 8), np.float32)
+    with stochastic(wrapper, gates, rng=9) as _:
+        for _ in range(2):
+            wrapper(x, x)
+            assert {mask.key for mask in (wrapper.masks.input, wrapper.masks.state, wrapper.masks.output)} == {
+                PhiloxStream(9).key
+            }
+        assert gates.draw(batch=2, features=3, units=4).input.key == PhiloxStream(9).key
+    assert (wrapper.rng.call, gates.rng.call) == (0, 0)
+
+
+def test_threads_run_in_the_contexts_of_the_caller():
+    (layer,) = layers(1)
+    with stochastic(layer):
+        result = mc_predict(lambda x, stream: layer(x).sum(), X, 200, rng=7, workers=2)
+    assert result.variance > 0
+
+
+def test_seeded_passes_without_dropout_are_noticed_wherever_they_ran():
+    (layer,) = layers(1)
+    for workers in (1, 2):
+        with pytest.warns(UserWarning, match="nothing was drawn"):
+            mc_predict(lambda x, stream: layer(x), X, 5, rng=7, workers=workers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "pieces"),
+    [
+        ({"rng": -1}, ValueError, ["rng must be at least 0"]),
+        ({"rng": 1.5}, TypeError, ["rng must be"]),
+        ({"rng": 1, "start": -1}, ValueError, ["start must be from 0"]),
+        ({"rng": 1, "start": 1.0}, TypeError, ["start must be an int"]),
+        ({"rng": 1, "workers": 0}, ValueError, ["workers must be at least 1"]),
+        ({"rng": 1, "workers": True}, TypeError, ["workers must be an int"]),
+        ({"rng": 1, "workers": "all"}, TypeError, ["workers must be an int", "'all'"]),
+        ({"workers": 2}, ValueError, ["workers needs an rng"]),
+        ({"workers": Lazy()}, ValueError, ["workers needs an rng"]),
+        ({"start": 3}, ValueError, ["start needs an rng"]),
+    ],
+    ids=str,
+)
+def test_a_bad_argument_of_seeded_passes_is_refused_before_any(arguments, error, pieces):
+    calls, stream = [], PhiloxStream(1)
+    given = {"f": lambda *a: calls.append(a), "x": 1.0, "n": 3} | arguments
+    with pytest.raises(error) as caught:
+        mc_predict(**given)
+    assert all(piece in str(caught.value) for piece in pieces), caught.value
+    if arguments.get("rng") == 1:
+        with pytest.raises(error):
+            mc_predict(**(given | {"rng": stream}))
+    assert (calls, stream.call) == ([], 0)
