@@ -68,4 +68,4 @@ def test_docstrings_in_torch_name_every_parameter(torch):
         if not hasattr(torch.nn, name):
             documented = inspect.getdoc(getattr(client, name))
             for parameter in inspect.signature(getattr(client, name)).parameters:
-                assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (name, parameter)
+                assert re.search(rf"^(\w+, )*\*?{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (name, parameter)

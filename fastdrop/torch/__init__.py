@@ -35,6 +35,7 @@ from fastdrop.torch._modules import (
 )
 from fastdrop.torch._overrides import disable, enable, is_enabled
 from fastdrop.torch._shards import shard
+from fastdrop.torch._stochastic import stochastic
 
 __all__ = [
     "AlphaDropout",
@@ -57,4 +58,5 @@ __all__ = [
     "is_enabled",
     "relu_dropout",
     "shard",
+    "stochastic",
 ]
