@@ -185,8 +185,8 @@ INLINE void draw_and_apply(const fd_draw *draw, uint64_t start, size_t n, pass a
             w.odd = (unsigned)(phase + w.a.done) % 8;
         }
     }
-    drop_by_tails(&t, phase, n, w.a.o.y, w.a.bits_y);
-    if (are_waiting(&t)) {
+    /* Those drawn a tile ago are not cleared yet: the group at the end of their tile is still to be applied. */
+    if (t.drawn == 0 && are_waiting(&t)) {
         NAME(draw_tails)(&p, &t, block); /* their latency is that of what follows */
     }
     to_bytes(s.moved, s.keep, w.odd, sizeof s.moved);

@@ -264,6 +264,18 @@ def test_parts_of_huge_gaussian_masks(implementation, oracle_normals, start):
     np.testing.assert_array_equal(np.asarray(mask[first : first + 1000, 1]), normals[:, 1])
 
 
+def test_tails_of_a_group_that_lies_in_the_last_two_tiles(compiled):
+    """Drawn before the last tile, they are to be cleared after the group is applied: once in thousands of calls."""
+    mask, whole = fastdrop.DropoutMask(4_000_000, 0.1, key=11), slice(1014504, 1014504 + 17857)
+    with helpers.using("reference"):
+        expected = mask[whole].apply(np.ones(17857, np.float32))
+    memory = np.empty(17857 + 32, np.float32)
+    aligned = -(memory.ctypes.data // 4) % 16
+    for first in range(aligned, aligned + 16):
+        y = memory[first : first + 17857]
+        np.testing.assert_array_equal(mask[whole].apply(np.ones(17857, np.float32), out=y), expected)
+
+
 @given(block=blocks(), rate=st.sampled_from([0.1, 0.5]), data=st.data())
 def test_blocks_of_blocks(implementation, oracle_keep, block, rate, data):
     """Slicing twice, by an Ellipsis and by ints from the end, is slicing."""
