@@ -276,6 +276,29 @@ def test_tails_of_a_group_that_lies_in_the_last_two_tiles(compiled):
         np.testing.assert_array_equal(mask[whole].apply(np.ones(17857, np.float32), out=y), expected)
 
 
+@pytest.mark.parametrize("rate", [0.1, 1 / 3])
+def test_thousands_of_long_parts_are_those_of_the_whole(compiled, rate, dtypes):
+    """What goes wrong once in a thousand draws is seen by thousands only: of every length, start and alignment."""
+    mask = fastdrop.DropoutMask(1 << 20, rate, key=5)
+    with helpers.using("reference"):
+        keep = np.asarray(mask)
+    numbers = np.random.default_rng(1)
+    x = {dtype: np.ones(40_064, dtype) for dtype in dtypes}
+    y = {dtype: np.empty_like(x[dtype]) for dtype in dtypes}
+    wrong = []
+    for i in range(4000):
+        n, first = int(numbers.integers(1, 40_000)), int(numbers.integers(0, 33))
+        start = int(numbers.integers(0, mask.size - n))
+        part, dtype = mask[start : start + n], dtypes[i % len(dtypes)]
+        out = y[dtype][first : first + n]
+        part.apply(x[dtype][:n], out=out)
+        if not np.array_equal(out != 0, keep[start : start + n]):
+            wrong.append((start, n, first, str(dtype)))
+        if not np.array_equal(part, keep[start : start + n]):
+            wrong.append((start, n, "booleans"))
+    assert wrong == []
+
+
 @given(block=blocks(), rate=st.sampled_from([0.1, 0.5]), data=st.data())
 def test_blocks_of_blocks(implementation, oracle_keep, block, rate, data):
     """Slicing twice, by an Ellipsis and by ints from the end, is slicing."""
