@@ -24,7 +24,7 @@ import fastdrop
 PAGE = Path(__file__).parent.parent / "docs" / "reproducibility.md"
 BEGIN, END = "<!-- same masks: begin -->\n", "<!-- same masks: end -->\n"
 COLUMNS = "cut into", "threads", "processes, devices", "dtypes"
-NONE = "–"
+NONE = "-"
 
 SHAPE, RATE = (1200, 1000), 0.3  # so many elements that threads do share them
 WORDS = 2026, 11  # of a key, as JAX and Keras have them
