@@ -26,6 +26,12 @@ from fastdrop._masks import DropoutMask
 
 try:
     import thinc
+
+    if tuple(map(int, thinc.__version__.split(".")[:2])) < (8, 3):  # the first that is built for NumPy 2
+        raise ImportError(
+            f"fastdrop.thinc needs thinc 8.3 or newer, got {thinc.__version__}: python -m pip install -U thinc"
+        )
+    from thinc import compat
     from thinc.api import Model, NumpyOps, registry, set_current_ops
     from thinc.layers import dropout
     from thinc.layers.dropout import InT
@@ -37,14 +43,6 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "fastdrop.thinc needs thinc, which is not installed: python -m pip install thinc", name="thinc"
     ) from None
-
-_OLDEST = (8, 3)  # the first that is built for NumPy 2
-if tuple(map(int, thinc.__version__.split(".")[:2])) < _OLDEST:
-    raise ImportError(
-        f"fastdrop.thinc needs thinc {_OLDEST[0]}.{_OLDEST[1]} or newer, got {thinc.__version__}: "
-        "python -m pip install --upgrade thinc",
-        name="thinc",
-    )
 
 __all__ = ["Dropout", "FastdropOps", "replace_dropout"]
 
@@ -94,11 +92,8 @@ def _cpu_ops() -> Any:
 
     ``get_ops("cpu")`` would tell, but it imports whatever is registered, which is this module too.
     """
-    for module, name in (
-        ("thinc_bigendian_ops", "BigEndianOps"),
-        ("thinc.backends.apple_ops", "AppleOps"),  # from thinc 9 on
-        ("thinc_apple_ops", "AppleOps"),
-    ):
+    apples = "thinc.backends.apple_ops" if hasattr(compat, "has_apple_ops") else "thinc_apple_ops"
+    for module, name in (("thinc_bigendian_ops", "BigEndianOps"), (apples, "AppleOps")):
         with suppress(ImportError):
             return getattr(import_module(module), name)
     return NumpyOps
@@ -143,9 +138,11 @@ class FastdropOps(_cpu_ops()):  # type: ignore[misc]
         """
         lengths = _arguments.mask_shape(shape)
         rate = _rate(drop, "drop")
-        mask: Any = np.empty(lengths, np.float32)
+        mask: FloatsXd = np.empty(lengths, np.float32)  # type: ignore[assignment]
         mask.fill(1.0)  # a fifth of the time of numpy.ones, where there are few
-        return mask if rate.rate == 0.0 else _next_mask(lengths, rate).apply(mask, out=mask)
+        if rate.rate > 0.0:
+            _next_mask(lengths, rate).apply(mask, out=mask)
+        return mask
 
 
 # Layers
