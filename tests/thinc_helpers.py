@@ -69,9 +69,9 @@ def installed(folder):
     return folder
 
 
-def run(code, *folders):
+def run(code, *folders, arguments=()):
     """A program that finds fastdrop, and what is in these folders before anything else."""
     environment = helpers.environment()
     environment["PYTHONPATH"] = os.pathsep.join([*map(str, folders), environment["PYTHONPATH"]])
-    command = [sys.executable, "-W", "ignore", "-c", code]
+    command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
