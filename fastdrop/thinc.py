@@ -111,8 +111,8 @@ class FastdropOps(_cpu_ops()):  # type: ignore[misc]
     >>> from thinc.api import fix_random_seed, get_ops
     >>> fix_random_seed(0)
     >>> get_ops("fastdrop").get_dropout_mask((2, 5), 0.5)
-    array([[0., 2., 0., 2., 0.],
-           [2., 0., 0., 2., 2.]], dtype=float32)
+    array([[2., 2., 0., 2., 2.],
+           [0., 0., 2., 0., 0.]], dtype=float32)
     """
 
     name = "fastdrop"
@@ -244,8 +244,8 @@ def Dropout(rate: float = 0.0) -> Model[InT, InT]:
     >>> fix_random_seed(0)
     >>> Y, backprop = fastdrop.thinc.Dropout(0.5)(np.ones((2, 5), np.float32), is_train=True)
     >>> Y
-    array([[0., 2., 0., 2., 0.],
-           [2., 0., 0., 2., 2.]], dtype=float32)
+    array([[2., 2., 0., 2., 2.],
+           [0., 0., 2., 0., 0.]], dtype=float32)
     """
     return Model("dropout", forward, attrs={"dropout_rate": _rate(rate, "rate").rate, "is_enabled": True})
 
