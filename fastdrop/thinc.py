@@ -103,7 +103,7 @@ def _cpu_ops() -> Any:
 class FastdropOps(_cpu_ops()):  # type: ignore[misc]
     """The ops that thinc takes for the CPU of this machine, with masks that are fastdrop's.
 
-    ``thinc.api.get_ops("fastdrop")`` gives them wherever fastdrop is installed, without an import of this module.
+    ``thinc.api.get_ops("fastdrop")`` gives them wherever fastdrop is installed: thinc imports this module for it.
 
     Examples
     --------
@@ -190,7 +190,7 @@ def _unchanged(dY: Any) -> Any:
 
 
 def forward(model: Model[InT, InT], X: InT, is_train: bool) -> tuple[InT, Backprop]:
-    """What a Dropout layer does, and how it is undone in the backward pass, which keeps a key, a rate and a shape.
+    """What a Dropout layer does: the batch, dropped, and its backward pass, which keeps a key, a rate and a shape.
 
     It is for thinc to call. Arrays on a GPU are left to thinc's own layer.
     """
@@ -264,8 +264,8 @@ def replace_dropout(model: Any) -> int:
     Returns
     -------
     int
-        How many layers it has changed. Those on a GPU, with ops of another's, or that fastdrop does already are not
-        counted, and are left as they are.
+        How many layers it has changed. What fastdrop does already is left as it is, and so are other layers whose ops
+        are not those that thinc takes for the CPU.
 
     Raises
     ------

@@ -492,6 +492,21 @@ def test_a_config_names_the_layer():
     assert thinc.registry.fill({"model": {"@layers": "fastdrop.Dropout.v1"}})["model"]["rate"] == 0.0
 
 
+@ids("X", [*map(batch, KINDS), "words", 5.0])
+def test_thinc_validates_what_goes_into_a_layer_as_it_does_for_its_own(X):
+    """By the annotations of the function. Some releases refuse what is no batch, others do not look."""
+
+    def refusal(layer):
+        try:
+            layer.initialize(X, X)
+        except thinc.DataValidationError as error:
+            return str(error)
+        return None
+
+    with thinc.data_validation(True):
+        assert refusal(ft.Dropout(0.3)) == refusal(thinc.Dropout(0.3))
+
+
 def test_a_copy_of_a_layer_is_one_of_ours():
     model = thinc.chain(thinc.Linear(4, 4), thinc.Dropout(0.3))
     ft.replace_dropout(model)
