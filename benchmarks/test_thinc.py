@@ -36,7 +36,7 @@ SLOW_ROUNDS = 31  # of some hundred milliseconds, whose differences are small
 # How many times thinc's speed is asked for: of masks from so many elements on.
 MASK, FROM = 12.0, 1024 * WIDTH
 STEPS = {
-    "thinc MLP 784-512-512-10, batch 128": 1.1,
+    "thinc MLP 784-256-256-10, batch 512": 1.1,
     "spaCy tagger, 32 docs": 1.04,
     "spaCy tagger and NER, 32 docs": 1.04,
 }
@@ -149,8 +149,8 @@ def mlp(rate: float) -> Step:
     """The net of thinc's introduction, wider."""
     thinc = imported("thinc.api")
     thinc.fix_random_seed(SEED)
-    model = thinc.chain(thinc.Relu(512, dropout=rate), thinc.Relu(512, dropout=rate), thinc.Softmax())
-    X, Y = numbers(4 * 128 * 784).reshape(128, 784), np.eye(10, dtype=np.float32)[np.arange(128) % 10]
+    model = thinc.chain(thinc.Relu(256, dropout=rate), thinc.Relu(256, dropout=rate), thinc.Softmax())
+    X, Y = numbers(4 * 512 * 784).reshape(512, 784), np.eye(10, dtype=np.float32)[np.arange(512) % 10]
     model.initialize(X, Y)
     optimizer = thinc.Adam(0.001)
 
