@@ -192,9 +192,7 @@ def mapped(function: str, on_chunk: OnChunk, mask: Mask, x: Any, *others: Any) -
         return _labels.around(x, on_chunk(mask, data))
     aligned = [_with_chunks(other, data.chunks) for other in others]
     arrays = [data, *aligned]
-    name = (
-        f"{function}-{dask.base.tokenize(on_chunk.__name__, type(mask).__name__, mask._state(), *map(_name, arrays))}"
-    )
+    token = tokenize(on_chunk.__name__, type(mask).__name__, mask._state(), *(array.name for array in arrays))
     axes = tuple(range(data.ndim))
     pairs = [part for array in arrays for part in (array, axes[data.ndim - array.ndim :])]
     y = da.blockwise(
