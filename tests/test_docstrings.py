@@ -30,11 +30,11 @@ def examples():
     found = finder.find(fastdrop.__doc__, "fastdrop", globs={})
     for name in fastdrop.__all__:
         found += finder.find(getattr(fastdrop, name), name, globs={})
-    if "torch" not in MISSING_PEERS:
-        client = imported("fastdrop.torch")
-        found += finder.find(client.__doc__, "fastdrop.torch", globs={})
+    for peer in {"torch", "dask"} - MISSING_PEERS.keys():
+        client = imported(f"fastdrop.{peer}")
+        found += finder.find(client.__doc__, f"fastdrop.{peer}", globs={})
         for name in client.__all__:
-            found += finder.find(getattr(client, name), f"fastdrop.torch.{name}", globs={})
+            found += finder.find(getattr(client, name), f"fastdrop.{peer}.{name}", globs={})
     return [pytest.param(test, id=test.name) for test in found if test.examples]
 
 
@@ -69,3 +69,11 @@ def test_docstrings_in_torch_name_every_parameter(torch):
             documented = inspect.getdoc(getattr(client, name))
             for parameter in inspect.signature(getattr(client, name)).parameters:
                 assert re.search(rf"^(\w+, )*\*?{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (name, parameter)
+
+
+def test_docstrings_in_dask_name_every_parameter(dask):
+    client = imported("fastdrop.dask")
+    for name in client.__all__:
+        documented = inspect.getdoc(getattr(client, name))
+        for parameter in inspect.signature(getattr(client, name)).parameters:
+            assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (name, parameter)

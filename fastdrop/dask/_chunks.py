@@ -227,8 +227,8 @@ def _argument(mask: Mask) -> Any:
 def _with_chunks(other: Any, chunks: tuple[tuple[int, ...], ...]) -> da.Array:
     """Another array, of x's shape or of that of its last dimensions, in the chunks of x."""
     own = chunks[len(chunks) - other.ndim :]
-    array: da.Array = other.rechunk(own) if isinstance(other, da.Array) else da.from_array(other, chunks=own)
-    return array
+    array: da.Array = other if isinstance(other, da.Array) else da.from_array(other, chunks=own)
+    return array if array.chunks == own else array.rechunk(own)
 
 
 def _meta(on_chunk: OnChunk, mask: Mask, arrays: list[da.Array]) -> np.ndarray:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
-import fastdrop
 from fastdrop import _arguments, _fused
 from fastdrop._arguments import DEFAULT_RATE, Number, Rate
 from fastdrop._kernels import Operation
@@ -71,7 +70,20 @@ def dropout_add(
 
 
 def dropout_add_backward(dy: Lazy, mask: DropoutMask) -> tuple[Any, Any]:
-    """The backward pass of ``dropout_add``: dx and dresidual, of which the second is dy itself."""
+    """The backward pass of ``dropout_add``.
+
+    Parameters
+    ----------
+    dy : dask.array.Array
+        The gradient with respect to the result, in any chunks.
+    mask : DropoutMask
+        What the forward pass returned.
+
+    Returns
+    -------
+    dx, dresidual : dask.array.Array
+        The second is dy itself, and so is the first where nothing was dropped.
+    """
     _arguments.of_type(mask, "mask", DropoutMask)
     return backward(mask, dy), dy
 
@@ -113,9 +125,19 @@ def bias_dropout_add(
 
 
 def bias_dropout_add_backward(dy: Lazy, mask: DropoutMask) -> tuple[Any, Any, Any]:
-    """The backward pass of ``bias_dropout_add``: dx, dbias and dresidual, of which the last is dy itself.
+    """The backward pass of ``bias_dropout_add``.
 
-    The sum dbias, in float32 or for float64 in float64, is added up in the order that the chunks give.
+    Parameters
+    ----------
+    dy, mask
+        As for ``dropout_add_backward``.
+
+    Returns
+    -------
+    dx, dbias, dresidual : dask.array.Array
+        The second has the shape (features,) and is summed in float32, or in float64 for float64, in an order that goes
+        by the chunks: to the last bits it is theirs. The third is dy itself, and so is the first where nothing was
+        dropped.
     """
     _arguments.of_type(mask, "mask", DropoutMask)
     dx = backward(mask, dy)
@@ -156,10 +178,26 @@ def relu_dropout(
 
 
 def relu_dropout_backward(dy: Lazy, y: Beside, mask: DropoutMask) -> Any:
-    """The backward pass of ``relu_dropout``, from the gradient with respect to its result and the result y itself."""
+    """The backward pass of ``relu_dropout``.
+
+    Parameters
+    ----------
+    dy : dask.array.Array
+        The gradient with respect to the result, in any chunks.
+    y : dask.array.Array or ndarray, of dy's shape and dtype
+        The result of the forward pass. It is brought into dy's chunks.
+    mask : DropoutMask
+        What the forward pass returned, for its scale.
+
+    Returns
+    -------
+    dx : dask.array.Array
+        Of dy's shape, dtype and chunks.
+    """
     _arguments.of_type(mask, "mask", DropoutMask)
     gradient, _ = mask._checked(_stand_in(dy, "dy", "relu_dropout_backward"), None, "dy")
-    _arguments.same_kind(_stand_in(y, "y", "relu_dropout_backward"), gradient, "y", "dy")
+    result = y if isinstance(y, np.ndarray) else _stand_in(y, "y", "relu_dropout_backward")
+    _arguments.same_kind(result, gradient, "y", "dy")
     return _chunks.mapped("relu_dropout_backward", _relu_dropout_backward, mask, dy, y)
 
 
@@ -214,7 +252,17 @@ def zoneout(
 
 
 def zoneout_backward(dy: Lazy, mask: DropoutMask) -> tuple[Any, Any]:
-    """The backward pass of ``zoneout``: dnew and dold."""
+    """The backward pass of ``zoneout``.
+
+    Parameters
+    ----------
+    dy, mask
+        As for ``dropout_add_backward``.
+
+    Returns
+    -------
+    dnew, dold : dask.array.Array
+    """
     _arguments.of_type(mask, "mask", DropoutMask)
     mask._checked(_stand_in(dy, "dy", "zoneout_backward"), None, "dy")
     dold = _chunks.mapped("zoneout_backward", _zoneout_backward_old, mask, dy)
@@ -242,16 +290,16 @@ def _relu_dropout(mask: DropoutMask, x: np.ndarray) -> np.ndarray:
 
 
 def _relu_dropout_backward(mask: DropoutMask, dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return fastdrop.relu_dropout_backward(dy, y, mask)
+    return _fused.relu_dropout_backward(dy, y, mask)
 
 
 def _zoneout(mask: DropoutMask, new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return fastdrop.zoneout(new, old, mask=mask)
+    return _fused.zoneout(new, old, mask=mask)
 
 
 def _zoneout_expected(mask: DropoutMask, new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    return fastdrop.zoneout(new, old, mask=mask, training=False)
+    return _fused.zoneout(new, old, mask=mask, training=False)
 
 
 def _zoneout_backward_old(mask: DropoutMask, dy: np.ndarray) -> np.ndarray:
-    return fastdrop.zoneout_backward(dy, mask)[1]
+    return _fused.zoneout_backward(dy, mask)[1]
