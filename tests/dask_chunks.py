@@ -19,10 +19,15 @@ def counted(first, n):
     return (np.arange(first, first + n) % 1000 + 1).astype(np.float32)
 
 
-def made(slices, columns):
-    """The chunk of whole rows at these slices of an array that nobody has as a whole."""
-    rows = slices[0]
-    return counted(rows.start * columns, (rows.stop - rows.start) * columns).reshape(-1, columns)
+def rows_of(first, stop, columns):
+    """Rows of an array that nobody has as a whole."""
+    return counted(first * columns, (stop - first) * columns).reshape(-1, columns)
+
+
+def made(columns, block_info=None):
+    """A chunk of whole rows of it."""
+    (first, stop), _ = block_info[None]["array-location"]
+    return rows_of(first, stop, columns)
 
 
 def checksum_of(chunk):

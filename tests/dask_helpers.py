@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dask_chunks import bits, checksum_of, made
+from dask_chunks import bits, checksum_of, made, rows_of
 from helpers import environment, using
 from peers import MISSING_PEERS, imported
 
@@ -43,11 +43,8 @@ def defined(name, *arrays, **options):
 
 def large(rows, columns, rows_a_chunk):
     """An array of float32 whose chunks are made where they are needed."""
-    layers = imported("dask.layers")
     chunks = da.core.normalize_chunks((rows_a_chunk, columns), shape=(rows, columns))
-    places = layers.ArraySliceDep(chunks)
-    empty = np.empty((0, 0), np.float32)
-    return da.blockwise(made, "ij", places, "ij", columns, None, new_axes=dict(zip("ij", chunks)), meta=empty)
+    return da.map_blocks(made, columns, chunks=chunks, meta=np.empty((0, 0), np.float32))
 
 
 def checksum(y):
@@ -60,8 +57,8 @@ def expected_checksum(mask, rows_a_part):
     rows, columns = mask.shape
     total = 0
     for first in range(0, rows, rows_a_part):
-        part = slice(first, min(first + rows_a_part, rows))
-        total += int(checksum_of(mask[part].apply(made((part,), columns)))[0, 0])
+        stop = min(first + rows_a_part, rows)
+        total += int(checksum_of(mask[first:stop].apply(rows_of(first, stop, columns)))[0, 0])
     return total % 2**64
 
 
@@ -72,7 +69,7 @@ def expected_checksum(mask, rows_a_part):
 def cluster(memory_limit):
     """A client of two workers, each a process of one thread; and the cluster."""
     distributed = imported("distributed")
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     nannies = {"PYTHONPATH": environment()["PYTHONPATH"]}
     with (
         distributed.LocalCluster(memory_limit=memory_limit, env=nannies, silence_logs=50, **options) as workers,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""fastdrop.dask beside fastdrop: the same bits, whatever the chunks and the scheduler, and nothing computed too soon."""
+"""fastdrop.dask beside fastdrop: the same bits, whatever the chunks and the scheduler; and nothing too soon."""
 
 import pickle
 import subprocess
@@ -153,7 +153,7 @@ def test_slices_of_the_mask_are_those_of_the_chunks():
     x = lazy(sample(30, 20), (7, 6))
     y, mask = fd.dropout(x, 0.5, rng=2, return_mask=True)
     for block in np.ndindex(x.numblocks):
-        slices = tuple(slice(7 * block[0], 7 * block[0] + 7), slice(6 * block[1], 6 * block[1] + 6))
+        slices = slice(7 * block[0], 7 * block[0] + 7), slice(6 * block[1], 6 * block[1] + 6)
         inside = tuple(slice(part.start, min(part.stop, n)) for part, n in zip(slices, x.shape, strict=True))
         assert_same(mask[inside].apply(x.blocks[block].compute()), y.blocks[block].compute())
     assert len(pickle.dumps(mask)) < 200
@@ -164,7 +164,7 @@ def test_slices_of_the_mask_are_those_of_the_chunks():
 def test_backward_in_other_chunks_has_the_same_mask(function, rate):
     (x,) = function.arrays()
     dy = function.arrays(seed=1)[0]
-    y, mask = getattr(fd, function.name)(lazy(x, 3), rate, rng=2, return_mask=True)
+    _, mask = getattr(fd, function.name)(lazy(x, 3), rate, rng=2, return_mask=True)
     expected, expected_mask = defined(function.name, x, rate, rng=2, return_mask=True)
     dx = fd.backward(mask, lazy(dy, 4))
     with helpers.using("reference"):
@@ -338,22 +338,21 @@ def test_a_result_that_is_there_is_not_computed_again():
 
 
 def test_a_graph_of_100_000_chunks():
-    """Building it takes milliseconds, and all of its tasks within 10 s, of this process's time: others may work too."""
+    """It is built within 10 s, with its tasks, of this process's time: other processes may be busy too."""
     x = da.ones((100_000, 4), chunks=(1, 4), dtype=np.float32)
     begin = time.process_time()
     y = fd.dropout(x, 0.5, rng=1)
-    built = time.process_time() - begin
-    assert not y.dask.layers[y.name].is_materialized()
+    assert time.process_time() - begin < 1
+    layer = y.dask.layers[y.name]
+    assert not layer.is_materialized()
     # A place in the array for each chunk, and not a mask.
-    added = len(pickle.dumps(y.dask)) - len(pickle.dumps((x * np.float32(2)).dask))
-    assert added < 10 * 100_000
-    tasks = dict(y.dask)
+    assert len(pickle.dumps(y.dask)) - len(pickle.dumps(x.dask)) < 10 * 100_000
+    tasks = dict(layer)
     assert time.process_time() - begin < 10
-    assert built < 1
-    assert len(tasks) == 200_000
-    a_task = tasks[(y.name, 99_999, 0)]
-    assert len(pickle.dumps(a_task)) < 1000
-    assert_same(y[-1:].compute(), DropoutMask(x.shape, 0.5, key=PhiloxStream(1).key)[-1:].apply(np.ones((1, 4), "f4")))
+    assert len(tasks) == 100_000
+    assert len(pickle.dumps(tasks[(y.name, 99_999, 0)])) < 1000
+    last = DropoutMask(x.shape, 0.5, key=PhiloxStream(1).key)[-1:]
+    assert_same(y[-1:].compute(), last.apply(np.ones((1, 4), np.float32)))
 
 
 def test_an_array_of_more_than_2_to_the_40_elements():
@@ -373,6 +372,9 @@ class Sparse:
 
     ndim, shape, dtype = 2, (0, 0), np.dtype(np.float32)
 
+    def __getitem__(self, index):
+        return self
+
     def __array_function__(self, *args): ...
     def __array_ufunc__(self, *args): ...
 
@@ -388,13 +390,13 @@ def of_unknown_chunks():
 
 
 BAD_ARRAYS = {
-    "numpy": (lambda: np.ones(3), TypeError, "must be a Dask array.*got numpy.ndarray: .*fastdrop.dropout"),
-    "list": (lambda: [1.0], TypeError, "must be a Dask array.*got list"),
-    "None": (lambda: None, TypeError, "must be a Dask array.*got NoneType"),
-    "integers": (lambda: da.ones(3, dtype=int), TypeError, "must be an array of float16.*got dtype int64"),
-    "complex": (lambda: da.ones(3, dtype=complex), TypeError, "must be an array of float16.*got dtype complex128"),
+    "numpy": (lambda: np.ones(3), TypeError, "Dask array.*got numpy.ndarray: .*fastdrop.dropout"),
+    "list": (lambda: [1.0], TypeError, "Dask array.*got list"),
+    "None": (lambda: None, TypeError, "Dask array.*got NoneType"),
+    "integers": (lambda: da.ones(3, dtype=int), TypeError, "an array of float16.*got dtype int64"),
+    "complex": (lambda: da.ones(3, dtype=complex), TypeError, "an array of float16.*got dtype complex128"),
     "unknown chunks": (of_unknown_chunks, ValueError, r"known sizes.*\(nan,\): x.compute_chunk_sizes\(\)"),
-    "sparse": (of_sparse, TypeError, "must be a Dask array of NumPy arrays, got one of .*Sparse"),
+    "sparse": (of_sparse, TypeError, "a Dask array of NumPy arrays, got one of .*Sparse"),
     "Dataset": (lambda: xr.Dataset({"a": ("t", [1.0])}), TypeError, r"xarray.Dataset.*x.map\(fastdrop.dask.dropout"),
 }
 
@@ -404,13 +406,13 @@ BAD_ARRAYS = {
 def test_an_array_that_is_refused(bad, training):
     make, error, message = BAD_ARRAYS[bad]
     stream = PhiloxStream(1)
-    with pytest.raises(error, match=f"^x {message}"):
+    with pytest.raises(error, match=f"^x must .*{message}"):
         fd.dropout(make(), 0.5, rng=stream, training=training)
     assert stream.call == 0
 
 
 @named(LAZY)
-@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), "0.5", None])
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf"), "0.5", None])
 def test_a_rate_that_is_refused(function, rate):
     stream = PhiloxStream(1)
     arrays = [lazy(array, 3) for array in function.arrays()]
@@ -499,7 +501,7 @@ def test_masks_that_are_refused():
         fd.backward(DropoutMask((9, 8), 0.5, key=1), x)
     with pytest.raises(TypeError, match="mask must be a DropoutMask"):
         fd.apply(np.ones((8, 9), bool), x)
-    with pytest.raises(TypeError, match="x must be a Dask array or an xarray object, got numpy.ndarray"):
+    with pytest.raises(TypeError, match="x must be a Dask array or an xarray object, got numpy"):
         fd.apply(DropoutMask((8, 9), 0.5, key=1), np.ones((8, 9)))
     with pytest.raises(TypeError, match="mask must be a DropoutMask"):
         fd.dropout_add_backward(x, fastdrop.AlphaMask((8, 9), 0.5, key=1))
