@@ -15,8 +15,8 @@ def bits(array):
 
 
 def counted(first, n):
-    """Elements of an array of float32 in C order, from one on: 1, 2, ... 1000, 1, 2 ..."""
-    return (np.arange(first, first + n) % 1000 + 1).astype(np.float32)
+    """Elements of an array of float32 in C order, from one on: 1, 2, ... 1024, 1, 2 ..."""
+    return ((np.arange(first, first + n, dtype=np.uint64) & 1023) + 1).astype(np.float32)
 
 
 def rows_of(first, stop, columns):
