@@ -619,9 +619,14 @@ def test_functions_of_two_arrays_refuse_what_has_labels(name):
 
 def test_with_dasks_query_planning_masks_are_the_same():
     code = """
-import numpy as np, dask.array as da, fastdrop, fastdrop.dask
+import sys
+try:
+    import dask.array as da
+    da.ones(1).expr
+except (ImportError, AttributeError):
+    sys.exit("no query planning")
+import numpy as np, fastdrop, fastdrop.dask
 x = da.ones((30, 20), chunks=(7, 6), dtype=np.float32)
-assert hasattr(x, "expr")
 y = fastdrop.dask.dropout_add(fastdrop.dask.dropout(x, 0.5, rng=1), x, 0.5, rng=2).compute()
 x = np.ones((30, 20), np.float32)
 print(np.array_equal(y, fastdrop.dropout_add(fastdrop.dropout(x, 0.5, rng=1), x, 0.5, rng=2)))
@@ -629,6 +634,6 @@ print(np.array_equal(y, fastdrop.dropout_add(fastdrop.dropout(x, 0.5, rng=1), x,
     environment = {**helpers.environment(), "DASK_ARRAY__QUERY_PLANNING": "True"}
     arguments = [sys.executable, "-W", "ignore", "-c", code]
     result = subprocess.run(arguments, env=environment, capture_output=True, text=True)
-    if "hasattr" in result.stderr:
+    if result.stderr == "no query planning\n":
         pytest.skip("this Dask has no query planning for arrays")
     assert (result.stdout, result.stderr) == ("True\n", "")

@@ -80,7 +80,7 @@ def dropout(
     >>> y.compute()
     array([[0., 0., 2., 2.],
            [0., 2., 2., 2.]], dtype=float32)
-    >>> np.array_equal(y, fastdrop.dropout(np.ones((2, 4), np.float32), 0.5, rng=0))
+    >>> np.array_equal(y.compute(), fastdrop.dropout(np.ones((2, 4), np.float32), 0.5, rng=0))
     True
 
     One decision for each row, and nothing outside training:
