@@ -50,7 +50,7 @@ def dropout(
         As for ``fastdrop.dropout``.
     shared_axes : int, str, or sequence of them, optional
         The axes along which one decision is shared; of an object of xarray also the names of its dimensions.
-    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or PhiloxStream
+    rng : None, int, sequence of int, numpy.random.SeedSequence, Generator or BitGenerator, or DrawSource
         As for ``fastdrop.dropout``. It is drawn from once, in the calling process. With the same key and call number
         the result has the same name, so that Dask knows it again.
     return_mask : bool
