@@ -335,7 +335,7 @@ def add_rounds(bench, again: dict[str, Any]) -> None:
 def peers() -> dict[str, str]:
     """The versions of those other libraries that have been imported."""
     versions = {}
-    for module in ("torch", "tensorflow", "keras", "jax", "thinc", "spacy", "numba", "mkl_random"):
+    for module in ("torch", "tensorflow", "keras", "jax", "dask", "thinc", "spacy", "numba", "mkl_random"):
         if module in sys.modules:
             versions[module] = importlib.metadata.version(module)
     return versions

@@ -170,7 +170,7 @@ def dropout(
     call = _prologue.checked(
         {"x": x},
         (training, rng, out, return_mask),
-        noise_shape_of=None if noise_shape is None and shared_axes is None else _lengths(noise_shape, shared_axes),
+        noise_shape_of=None if noise_shape is None and shared_axes is None else lengths_of(noise_shape, shared_axes),
     )
     return _drop(call, checked_rate, checked_mode)
 
@@ -182,7 +182,7 @@ def _drop(call: _prologue.Call, rate: Rate, mode: str) -> Any:
     return _prologue.dropped(call, rate, scale=1.0, idle_scale=rate.keep_prob)
 
 
-def _lengths(noise_shape: Any, shared_axes: Any) -> Groups:
+def lengths_of(noise_shape: Any, shared_axes: Any) -> Groups:
     """The lengths that a mask is drawn in, said in either way."""
 
     def lengths(shape: tuple[int, ...]) -> Lengths:
@@ -395,12 +395,6 @@ def drop_path(
            [2., 2., 2.],
            [2., 2., 2.]])
     """
-
-    def samples(shape: tuple[int, ...]) -> Lengths:
-        if len(shape) == 0:
-            raise ValueError("x must have samples along its first dimension, got an array of no dimension")
-        return _without_axes(shape, range(1, len(shape)))
-
     checked_rate = _arguments.rate_of(rate, keep_prob)
     checked_mode = _arguments.one_of(mode, "mode", (UPSCALE, DOWNSCALE))
     options = training, rng, out, return_mask
@@ -410,6 +404,13 @@ def drop_path(
             return y
     call = _prologue.checked({"x": x}, options, groups=(samples, checked_rate))
     return _drop(call, checked_rate, checked_mode)
+
+
+def samples(shape: tuple[int, ...]) -> Lengths:
+    """The lengths of a mask of (N, ...) that drops samples as a whole."""
+    if len(shape) == 0:
+        raise ValueError("x must have samples along its first dimension, got an array of no dimension")
+    return _without_axes(shape, range(1, len(shape)))
 
 
 @overload
@@ -523,12 +524,6 @@ def embedding_dropout(
            [2., 2.],
            [0., 0.]])
     """
-
-    def rows(shape: tuple[int, ...]) -> Lengths:
-        if len(shape) != 2:
-            raise ValueError(f"table must have two dimensions, (words, features), got shape {shape}")
-        return _without_axes(shape, (1,))
-
     checked_rate = _arguments.rate_of(rate, keep_prob)
     options = training, rng, out, return_mask
     y = _prologue.plain_groups(table, rows, rate, keep_prob, options)
@@ -536,6 +531,13 @@ def embedding_dropout(
         return y
     call = _prologue.checked({"table": table}, options, groups=(rows, checked_rate))
     return _prologue.dropped(call, checked_rate)
+
+
+def rows(shape: tuple[int, ...]) -> Lengths:
+    """The lengths of a mask of (words, features) that drops words as a whole."""
+    if len(shape) != 2:
+        raise ValueError(f"table must have two dimensions, (words, features), got shape {shape}")
+    return _without_axes(shape, (1,))
 
 
 def _dropout_channels(
@@ -549,17 +551,23 @@ def _dropout_channels(
 ) -> Any:
     """Dropout of whole channels, whose lengths have one letter each; of a layer of that name in batches alone."""
     checked_rate = _arguments.rate_of(rate, keep_prob)
+    planes = planes_of(lengths, data_format, name)
+    y = _prologue.plain_groups(x, planes, rate, keep_prob, options)
+    if y is not None:
+        return y
+    call = _prologue.checked({"x": x}, options, groups=(planes, checked_rate))
+    return _prologue.dropped(call, checked_rate)
+
+
+def planes_of(lengths: str, data_format: object, name: str | None = None) -> Groups:
+    """From a shape to the lengths of a mask that drops channels as a whole. Arguments as for ``_dropout_channels``."""
     channels = _arguments.one_of(data_format, "data_format", (CHANNELS_FIRST, CHANNELS_LAST))
 
     def planes(shape: tuple[int, ...]) -> Lengths:
         function = name or f"dropout{len(lengths)}d"
         return _without_axes(shape, plane_axes(shape, lengths, channels, function, takes_one=name is None))
 
-    y = _prologue.plain_groups(x, planes, rate, keep_prob, options)
-    if y is not None:
-        return y
-    call = _prologue.checked({"x": x}, options, groups=(planes, checked_rate))
-    return _prologue.dropped(call, checked_rate)
+    return planes
 
 
 def plane_axes(

@@ -138,15 +138,16 @@ def feature_alpha_dropout(
             [ 0.77919394,  0.77919394],
             [ 0.77919394,  0.77919394]]], dtype=float32)
     """
-
-    def features(shape: tuple[int, ...]) -> Lengths:
-        if len(shape) < 2:
-            raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {shape}")
-        return _arguments.noise_lengths(shape[:2] + (1,) * (len(shape) - 2), shape)
-
     checked_rate = _arguments.rate_of(rate, keep_prob)
     call = _prologue.checked({"x": x}, (training, rng, out, return_mask), groups=(features, checked_rate))
     return _prologue.dropped(call, checked_rate, Operation.ALPHA_DROPOUT, AlphaMask)
+
+
+def features(shape: tuple[int, ...]) -> Lengths:
+    """The lengths of a mask of (N, C, ...) that drops channels as a whole."""
+    if len(shape) < 2:
+        raise ValueError(f"x must have at least two dimensions, (N, C, ...), got shape {shape}")
+    return _arguments.noise_lengths(shape[:2] + (1,) * (len(shape) - 2), shape)
 
 
 @overload
@@ -209,6 +210,15 @@ def gaussian_dropout(
     >>> np.array_equal(mask.backward(x), y)
     True
     """
+    stddev = stddev_of(rate, keep_prob)
+    call = _prologue.checked(
+        {"x": x}, (training, rng, out, return_mask), noise_shape_of=partial(_arguments.noise_lengths, noise_shape)
+    )
+    return _prologue.perturbed(call, stddev, additive=False)
+
+
+def stddev_of(rate: object, keep_prob: object) -> float:
+    """The standard deviation of the factors of a gaussian_dropout."""
     dropped, kept = _arguments.rate_of(rate, keep_prob)
     if dropped == 1.0:
         given = "rate=1" if keep_prob is None else f"keep_prob={keep_prob!r}"
@@ -216,10 +226,7 @@ def gaussian_dropout(
             "rate must be below 1, and keep_prob above 2**-54, for gaussian_dropout, whose variance is "
             f"rate / (1 - rate), got {given}"
         )
-    call = _prologue.checked(
-        {"x": x}, (training, rng, out, return_mask), noise_shape_of=partial(_arguments.noise_lengths, noise_shape)
-    )
-    return _prologue.perturbed(call, math.sqrt(dropped / kept), additive=False)
+    return math.sqrt(dropped / kept)
 
 
 @overload

@@ -105,7 +105,8 @@ def pytest_report_header(config):
 # What takes minutes, or other machines, programs and libraries than fastdrop needs, and which variable asks for it.
 ASKED_FOR = {
     "FASTDROP_TEST_CROSS": "the core compiled alone, with sanitizers and for other machines",
-    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop, and fastdrop.torch",
+    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop, fastdrop.torch and fastdrop.dask",
+    "FASTDROP_TEST_4GB": "4 GB on two workers of Dask's, one of which is killed",
     "FASTDROP_TEST_EXAMPLES": "the scripts of examples/",
     "FASTDROP_TEST_BENCHMARKS": "reports of benchmarks",
     "FASTDROP_TEST_BROWSER": "their page in a browser",
@@ -242,6 +243,11 @@ def pytest_runtest_setup(item):
 @pytest.fixture
 def torch():
     return imported("torch")
+
+
+@pytest.fixture
+def dask():
+    return imported("dask")
 
 
 @pytest.fixture(scope="session")

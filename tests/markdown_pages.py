@@ -30,7 +30,10 @@ METADATA = "Plotted"  # the entry of a PNG file
 
 # Packages that not everybody has, and how code names them.
 OPTIONAL = {"matplotlib": re.compile(r"\bpyplot\b"), "torch": re.compile(r"\btorch\b")}
-OPTIONAL |= {name: re.compile(rf"^[^#\n]*\b{name}\b", re.MULTILINE) for name in ("thinc", "spacy")}  # but for comments
+OPTIONAL |= {  # but for comments
+    name: re.compile(rf"^[^#\n]*\b{name}\b", re.MULTILINE)
+    for name in ("dask", "distributed", "jax", "keras", "spacy", "thinc", "xarray")
+}
 MISSING = {package for package in OPTIONAL if importlib.util.find_spec(package) is None}
 
 

@@ -8,7 +8,15 @@ import warnings
 
 # Each with all that it needs for that. Keras's NumPy backend imports the other two, and does not install them; so do
 # PyTorch's sample inputs with the other one.
-PEERS = {"torch": ("torch", "expecttest"), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",), "spacy": ("spacy",)}
+PEERS = {
+    "torch": ("torch", "expecttest"),
+    "keras": ("keras", "jax", "scipy"),
+    "jax": ("jax",),
+    "tensorflow": ("tensorflow",),
+    "dask": ("dask", "distributed", "xarray"),
+    "thinc": ("thinc",),
+    "spacy": ("spacy",),
+}
 
 
 def listed(variable):

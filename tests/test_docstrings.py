@@ -30,7 +30,7 @@ def examples():
     found = finder.find(fastdrop.__doc__, "fastdrop", globs={})
     for name in fastdrop.__all__:
         found += finder.find(getattr(fastdrop, name), name, globs={})
-    for peer in sorted({"torch", "thinc"} - MISSING_PEERS.keys()):
+    for peer in sorted({"dask", "thinc", "torch"} - MISSING_PEERS.keys()):
         client = imported(f"fastdrop.{peer}")
         found += finder.find(client.__doc__, f"fastdrop.{peer}", globs={})
         for name in client.__all__:
@@ -77,3 +77,11 @@ def test_docstrings_in_thinc_name_every_parameter(thinc):
         documented = inspect.getdoc(function)
         for parameter in set(inspect.signature(function).parameters) - {"self"}:
             assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (function, parameter)
+
+
+def test_docstrings_in_dask_name_every_parameter(dask):
+    client = imported("fastdrop.dask")
+    for name in client.__all__:
+        documented = inspect.getdoc(getattr(client, name))
+        for parameter in inspect.signature(getattr(client, name)).parameters:
+            assert re.search(rf"^(\w+, )*{parameter}(, \w+)*( :|$)", documented, re.MULTILINE), (name, parameter)
