@@ -8,7 +8,7 @@ import warnings
 
 # Each with all that it needs for that. Keras's NumPy backend imports the other two, and does not install them; so do
 # PyTorch's sample inputs with the other one.
-PEERS = {"torch": ("torch", "expecttest"), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",)}
+PEERS = {"torch": ("torch", "expecttest"), "jax": ("jax",), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",)}
 
 
 def listed(variable):

@@ -30,11 +30,12 @@ def examples():
     found = finder.find(fastdrop.__doc__, "fastdrop", globs={})
     for name in fastdrop.__all__:
         found += finder.find(getattr(fastdrop, name), name, globs={})
-    if "torch" not in MISSING_PEERS:
-        client = imported("fastdrop.torch")
-        found += finder.find(client.__doc__, "fastdrop.torch", globs={})
-        for name in client.__all__:
-            found += finder.find(getattr(client, name), f"fastdrop.torch.{name}", globs={})
+    for peer in ("jax", "torch"):
+        if peer not in MISSING_PEERS:
+            client = imported(f"fastdrop.{peer}")
+            found += finder.find(client.__doc__, f"fastdrop.{peer}", globs={})
+            for name in client.__all__:
+                found += finder.find(getattr(client, name), f"fastdrop.{peer}.{name}", globs={})
     return [pytest.param(test, id=test.name) for test in found if test.examples]
 
 

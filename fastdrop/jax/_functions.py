@@ -77,7 +77,8 @@ def dropout(
     --------
     >>> import jax, jax.numpy as jnp, fastdrop.jax
     >>> fastdrop.jax.dropout(jax.random.key(0), jnp.ones(8), 0.25)
-    Array([0., 0., 0., 0., 0., 0., 0., 0.], dtype=float32)
+    Array([1.3333334, 0.       , 1.3333334, 0.       , 1.3333334, 1.3333334,
+           1.3333334, 1.3333334], dtype=float32)
     """
     checked = _rate(rate)
     array, place = _checked(key, x, noise_shape, training, spec)

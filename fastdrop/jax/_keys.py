@@ -67,8 +67,8 @@ def mask(
     Examples
     --------
     >>> import jax, numpy as np, fastdrop.jax
-    >>> np.asarray(fastdrop.jax.mask(jax.random.key(0), 8, 0.5)).astype(int)
-    array([0, 0, 0, 0, 0, 0, 0, 0])
+    >>> np.asarray(fastdrop.jax.mask(jax.random.key(0), 8, 0.25)).astype(int)
+    array([1, 0, 1, 0, 1, 1, 1, 1])
     """
     words = words_of(key)
     if isinstance(words, jax.core.Tracer):
