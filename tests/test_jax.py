@@ -68,7 +68,9 @@ def test_every_rate(rate):
 def test_shapes_rates_and_noise_shapes(data):
     name = data.draw(st.sampled_from(NAMES))
     shape = tuple(data.draw(st.lists(st.integers(1, 40), max_size=4)))
-    noise_shape = tuple(data.draw(st.sampled_from((1, None, n))) for n in shape[data.draw(st.integers(0, len(shape))) :])
+    noise_shape = tuple(
+        data.draw(st.sampled_from((1, None, n))) for n in shape[data.draw(st.integers(0, len(shape))) :]
+    )
     rate = data.draw(st.sampled_from((0.1, 0.25, 0.5)))
     x, key = normals(*shape), key_of(data.draw(st.integers(0, 99)))
     assert_same(by(name, key, rate, noise_shape=noise_shape)(x), defined(name, key, x, rate, noise_shape))
@@ -77,7 +79,9 @@ def test_shapes_rates_and_noise_shapes(data):
 @pytest.mark.parametrize("noise_shape", [(64, 1, 1, 50), (1, 1, 1, 50), (64, 1, 1, 1), (1, 30, 1, 50)])
 def test_shared_decisions_of_large_arrays(noise_shape):
     x = normals(64, 30, 20, 50)
-    assert_same(by("dropout", key_of(2), noise_shape=noise_shape)(x), defined("dropout", key_of(2), x, RATE, noise_shape))
+    assert_same(
+        by("dropout", key_of(2), noise_shape=noise_shape)(x), defined("dropout", key_of(2), x, RATE, noise_shape)
+    )
 
 
 def test_numbers_of_64_bits_change_no_mask(x64):
@@ -424,6 +428,15 @@ def test_the_custom_call_by_itself():
     assert_same(call_target(jnp.ones(6), key), defined("dropout", key, np.ones(6, np.float32), 0.5))
 
 
+def test_blocks_far_out_in_a_whole():
+    """Steps of 64 bits by numbers of 32."""
+    key, blocks = jnp.array([5, 6], jnp.uint32), jnp.array([3, 7], jnp.int32)
+    steps = np.array([1 << 40, (1 << 33) + 1], np.int64)
+    first = 3 * int(steps[0]) + 7 * int(steps[1])
+    mask = fastdrop.DropoutMask(1 << 50, 0.5, key=masks_key(key))[first : first + 6]
+    assert_same(call_target(jnp.ones(6), key, blocks, steps=steps), mask.apply(np.ones(6, np.float32)))
+
+
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
@@ -467,7 +480,11 @@ def test_a_malformed_program_is_refused(attributes, message):
         ((jnp.ones(6), jnp.zeros((0, 2), jnp.uint32)), None, "each key must be for as many elements"),
         ((jnp.ones(6), jnp.zeros(2, jnp.uint32), jnp.zeros(1)), None, "shards must be numbers of int32"),
         ((jnp.ones(6), jnp.zeros(2, jnp.uint32), jnp.int32(0)), None, "shards must be numbers of int32"),
-        ((jnp.ones(6), jnp.zeros(2, jnp.uint32), jnp.zeros((2, 1), jnp.int32)), None, "shards must be numbers of int32"),
+        (
+            (jnp.ones(6), jnp.zeros(2, jnp.uint32), jnp.zeros((2, 1), jnp.int32)),
+            None,
+            "shards must be numbers of int32",
+        ),
         ((jnp.ones(6), jnp.zeros(2, jnp.uint32), jnp.zeros(2, jnp.int32)), None, "there must be a step"),
     ],
 )
@@ -519,7 +536,11 @@ def test_bad_arguments_are_named(name, arguments, error, message):
         ({"training": 1}, TypeError, "training must be True or False, got 1"),
         ({"training": None}, TypeError, "training must be True or False, got None"),
         ({"spec": "batch"}, TypeError, r"spec must be a jax\.sharding\.PartitionSpec or None, got 'batch'"),
-        ({"spec": jax.sharding.PartitionSpec(None, None, None)}, ValueError, "spec must have at most one entry for each"),
+        (
+            {"spec": jax.sharding.PartitionSpec(None, None, None)},
+            ValueError,
+            "spec must have at most one entry for each",
+        ),
         ({"spec": jax.sharding.PartitionSpec("batch")}, ValueError, "spec must name axes of the mesh .* got 'batch'"),
         ({"spec": jax.sharding.PartitionSpec(jax.sharding.PartitionSpec.UNCONSTRAINED)}, ValueError, "spec must hold"),
     ],
