@@ -48,14 +48,18 @@ def by(name, key, rate=RATE, **options):
 # The same bits as NumPy's
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (7,), (127,), (129,), (4099,), (3, 0, 2), (33, 70), (5, 1, 6, 31)])
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (127,), (4099,), (3, 0, 2), (33, 70), (5, 1, 6, 31)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.dtype.name)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_result_is_numpys(name, dtype, shape, x64):
     x, key = normals(*shape, dtype=dtype), key_of(len(shape))
-    expected = defined(name, key, x)
-    assert_same(by(name, key)(x), expected)
-    assert_same(jax.jit(by(name, key))(x), expected)
+    assert_same(jax.jit(by(name, key))(x), defined(name, key, x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_jit_it_is_the_same(name):
+    x = normals(33, 70)
+    assert_same(by(name, key_of(1))(x), defined(name, key_of(1), x))
 
 
 @pytest.mark.parametrize("rate", [2**-32, 0.1, 0.125, 0.5, 0.9, 1 - 2**-32, 1.0])

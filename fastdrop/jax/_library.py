@@ -25,8 +25,6 @@ OLDEST = (0, 7)
 # Under this name XLA knows the operation, and an exported program calls it. Other attributes would need another name.
 TARGET = "fastdrop_dropout_v1"
 
-BUILD = f"build it by: {_jax_build.COMMAND}"
-
 
 def _check_release() -> None:
     release = tuple(int(number) for number in re.findall(r"\d+", jax.__version__)[:2])
@@ -40,8 +38,9 @@ def _check_release() -> None:
 def _core() -> object:
     """The capsule of the compiled core."""
     if _backend.compiled is None:
-        is_asked_for = os.environ.get("FASTDROP_NO_EXTENSION") == "1"
-        why = "FASTDROP_NO_EXTENSION=1 is set: unset it" if is_asked_for else "this build has none: reinstall fastdrop"
+        why = "this build has none: reinstall fastdrop with a C compiler"
+        if os.environ.get("FASTDROP_NO_EXTENSION") == "1":
+            why = "FASTDROP_NO_EXTENSION=1 is set: unset it"
         raise ImportError(f"fastdrop.jax needs fastdrop's compiled core, but {why}", name="fastdrop._core")
     return _backend.compiled.client
 
@@ -50,12 +49,14 @@ def _load() -> ctypes.CDLL:
     path = _jax_build.built()
     if path is None:
         raise ImportError(
-            f"fastdrop.jax has a module for XLA, which is not built: {BUILD}", name="fastdrop.jax._ffi"
-        ) from None
+            f"the module of fastdrop.jax for XLA is not built: {_jax_build.COMMAND}", name="fastdrop.jax._ffi"
+        )
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise ImportError(f"{path} cannot be loaded ({error}): {BUILD}", name="fastdrop.jax._ffi") from None
+        raise ImportError(
+            f"{path} cannot be loaded ({error}): {_jax_build.COMMAND}", name="fastdrop.jax._ffi"
+        ) from None
 
 
 def _check_interface(library: ctypes.CDLL) -> None:
@@ -67,7 +68,7 @@ def _check_interface(library: ctypes.CDLL) -> None:
     if [str(number) for number in version] != found:
         raise ImportError(
             f"{library._name} was built for version {version[0]}.{version[1]} of XLA's interface, and the JAX "
-            f"{jax.__version__} that is installed has {'.'.join(found)}: {BUILD}",
+            f"{jax.__version__} that is installed has {'.'.join(found)}: {_jax_build.COMMAND}",
             name="fastdrop.jax._ffi",
         )
 
@@ -84,7 +85,7 @@ def _register() -> None:
     connect.restype, connect.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]
     if not connect(address(core, b"fastdrop.client"), _engine.NONTEMPORAL, _threads.bought_cpus()):
         raise ImportError(
-            f"{library._name} was built for another version of fastdrop: {BUILD}", name="fastdrop.jax._ffi"
+            f"{library._name} was built for another fastdrop: {_jax_build.COMMAND}", name="fastdrop.jax._ffi"
         )
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.fastdrop_jax_dropout), platform="cpu")
 
