@@ -9,11 +9,13 @@ import json
 import traceback
 
 import numpy as np
-from jax_helpers import NAMES, RATE, assert_same, defined, defined_gradient, fj, jax, jnp, key_of, normals
+import pytest
+from jax_helpers import NAMES, RATE, assert_same, defined, defined_gradient, fj, jax, key_of, normals
 
 P = jax.sharding.PartitionSpec
 NamedSharding = jax.sharding.NamedSharding
 
+AMOUNTS = {name: "stddev" if name == "gaussian_noise" else "rate" for name in NAMES}
 CASES = {}
 SHAPE = (8, 12, 6)
 # The mesh, the spec of x, and a noise_shape of its blocks.
@@ -50,7 +52,7 @@ def blocks_take_their_parts_of_one_mask():
     x = normals(*SHAPE)
     for lengths, names, spec in CUTS:
         for check_vma in (True, False):
-            f = sharded(lambda key, x: fj.dropout(key, x, RATE, spec=spec), mesh_of(lengths, names), spec, check_vma)
+            f = sharded(functools.partial(fj.dropout, rate=RATE, spec=spec), mesh_of(lengths, names), spec, check_vma)
             assert_same(f(key_of(1), x), defined("dropout", key_of(1), x))
 
 
@@ -58,8 +60,8 @@ def blocks_take_their_parts_of_one_mask():
 def so_do_the_other_functions():
     x = normals(*SHAPE)
     for name in NAMES:
-        function = getattr(fj, name)
-        f = sharded(lambda key, x: function(key, x, RATE, spec=P("d", "m")), mesh_of((2, 2), ("d", "m")), P("d", "m"))
+        function = functools.partial(getattr(fj, name), **{AMOUNTS[name]: RATE}, spec=P("d", "m"))
+        f = sharded(function, mesh_of((2, 2), ("d", "m")), P("d", "m"))
         assert_same(f(key_of(1), x), defined(name, key_of(1), x))
 
 
@@ -84,14 +86,9 @@ def lengths_of_a_noise_shape_are_those_of_a_block():
     x, mesh = normals(*SHAPE), mesh_of((4,), ("d",))
     f = sharded(functools.partial(fj.dropout, rate=RATE, spec=P("d"), noise_shape=(2, 1, 6)), mesh, P("d"))
     assert_same(f(key_of(1), x), defined("dropout", key_of(1), x, RATE, (8, 1, 6)))
-    try:
-        sharded(functools.partial(fj.dropout, rate=RATE, spec=P("d"), noise_shape=(3, 1, 6)), mesh, P("d"))(
-            key_of(1), x
-        )
-    except ValueError as error:
-        assert "noise_shape must hold 1 or None or the array's own length" in str(error)
-    else:
-        raise AssertionError("a length that is no block's")
+    no_block = functools.partial(fj.dropout, rate=RATE, spec=P("d"), noise_shape=(3, 1, 6))
+    with pytest.raises(ValueError, match="noise_shape must hold 1 or None or the array's own length"):
+        sharded(no_block, mesh, P("d"))(key_of(1), x)
 
 
 @case
@@ -100,14 +97,10 @@ def gradients_take_the_same_parts():
     for lengths, names, spec in CUTS[:3]:
         for name in NAMES:
             for check_vma in (True, False):
-                function = functools.partial(getattr(fj, name), **{_amount(name): RATE}, spec=spec)
+                function = functools.partial(getattr(fj, name), **{AMOUNTS[name]: RATE}, spec=spec)
                 f = sharded(function, mesh_of(lengths, names), spec, check_vma)
-                gradient = jax.jit(jax.grad(lambda x: (f(key_of(1), x) * dy).sum()))(x)
+                gradient = jax.jit(lambda x, f=f: jax.vjp(functools.partial(f, key_of(1)), x)[1](dy)[0])(x)
                 assert_same(gradient, defined_gradient(name, key_of(1), dy))
-
-
-def _amount(name):
-    return "stddev" if name == "gaussian_noise" else "rate"
 
 
 @case
