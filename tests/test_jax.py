@@ -61,6 +61,8 @@ def test_the_result_is_numpys(name, dtype, shape, x64):
 def test_without_jit_it_is_the_same(name):
     x = normals(33, 70)
     assert_same(by(name, key_of(1))(x), defined(name, key_of(1), x))
+    with jax.disable_jit():
+        assert_same(jax.jit(by(name, key_of(1)))(x), defined(name, key_of(1), x))
 
 
 @pytest.mark.parametrize("rate", [2**-32, 0.1, 0.125, 0.5, 0.9, 1 - 2**-32, 1.0])

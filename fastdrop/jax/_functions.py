@@ -229,7 +229,7 @@ def _checked(key: Any, x: Any, noise_shape: Any, training: Any, spec: Any) -> tu
 def _float_array(x: Any) -> Array:
     if not isinstance(x, (jax.Array, np.ndarray, np.generic, float)):
         raise TypeError(f"x must be an array of {_arguments.FLOATS}, got {_arguments._described(x)}")
-    array = jnp.asarray(x)
+    array = x if isinstance(x, jax.Array) else jnp.asarray(x)
     if array.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.float64):
         raise TypeError(f"x must be an array of {_arguments.FLOATS}, got dtype {array.dtype}")
     if not all(isinstance(length, int) for length in array.shape):

@@ -38,7 +38,7 @@ def words_of(key: Any) -> Array:
     if key.shape not in ((2,), (4,)):
         advice = ": use jax.vmap for a batch of them" if key.ndim > 1 else ""
         raise ValueError(f"{_WHAT_KEYS_ARE}, got shape {key.shape}{advice}")
-    return jnp.asarray(key)
+    return key if isinstance(key, jax.Array) else jnp.asarray(key)
 
 
 def mask(
