@@ -14,6 +14,7 @@ if "jax" in MISSING_PEERS:
 jax = imported("jax")
 jnp = imported("jax.numpy")
 fj = imported("fastdrop.jax")
+imported("jax.export")  # older releases do not do it themselves
 
 DTYPES = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64]
 NAMES = ["dropout", "alpha_dropout", "gaussian_dropout", "gaussian_noise"]

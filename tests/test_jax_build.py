@@ -105,9 +105,9 @@ import fastdrop.jax
 
 
 def test_an_old_jax_is_refused():
-    code = "import jax; jax.__version__ = '0.6.2'; import fastdrop.jax"
+    code = "import jax; jax.__version__ = '0.7.2'; import fastdrop.jax"
     assert last_line(run("-c", code)) == (
-        "ImportError: fastdrop.jax needs JAX 0.7 or newer, got 0.6.2: python -m pip install -U jax"
+        "ImportError: fastdrop.jax needs JAX 0.8 or newer, got 0.7.2: python -m pip install -U jax"
     )
 
 
@@ -215,9 +215,9 @@ def test_a_module_for_another_core_is_refused(package, tmp_path):
 
 
 def test_a_module_for_another_xla_is_refused_and_jax_goes_on(package, tmp_path):
-    build_from(package, lambda _, api: replaced(api, "XLA_FFI_API_MINOR 3", "XLA_FFI_API_MINOR 99"), tmp_path)
+    build_from(package, lambda _, api: replaced(api, "XLA_FFI_API_MINOR ", "XLA_FFI_API_MINOR 99"), tmp_path)
     line = last_line(run("-c", DROPS, package=package))
-    assert re.search(r"was built for version 0\.99 of XLA's interface, and the JAX [\d.]+ .* has 0\.\d+: ", line)
+    assert re.search(r"was built for version 0\.99\d of XLA's interface, and the JAX [\d.]+ .* has 0\.\d+: ", line)
     assert line.endswith(COMMAND)
     code = "import jax\ntry:\n    import fastdrop.jax\nexcept ImportError:\n    print(jax.numpy.ones(3).sum())"
     assert run("-c", code, package=package).stdout == "3.0\n"
