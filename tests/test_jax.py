@@ -120,6 +120,7 @@ def test_x_itself_where_nothing_is_done(name):
     x = normals(5, 6)
     assert by(name, key_of(1), 0)(x) is x
     assert by(name, key_of(1), training=False)(x) is x
+    assert by(name, None, training=False)(x) is x
     assert_same(by(name, key_of(1), 0.0)(np.asarray(x)), x)
 
 

@@ -38,7 +38,7 @@ def dropout(
     ----------
     key : key of JAX
         Typed, as from ``jax.random.key``, or raw, as from ``jax.random.PRNGKey``: 2 or 4 words. The same key gives the
-        same mask: use one for each call, by ``jax.random.split`` or ``fold_in``.
+        same mask: use one for each call, by ``jax.random.split`` or ``fold_in``. It may be None where not training.
     x : array of float16, bfloat16, float32 or float64
         Of any shape, on the CPU.
     rate : float
@@ -219,6 +219,8 @@ def _checked(key: Any, x: Any, noise_shape: Any, training: Any, spec: Any) -> tu
     is_training = _arguments.flag(training, "training")
     shards = _shards.of(spec, array.shape)
     noise = _shards.noise_lengths(noise_shape, array.shape, shards.whole)
+    if key is None and not is_training:
+        return array, None
     words = _keys.words_of(key)
     if not is_training or array.size == 0:
         return array, None
