@@ -61,7 +61,7 @@ extensions = [] if os.environ.get("FASTDROP_NO_EXTENSION") == "1" else cythonize
 if extensions and find_spec("jax"):  # otherwise "python -m fastdrop build-jax" does it, once JAX is there
     import jax
 
-    of_jax = Extension("fastdrop.jax._ffi", ["fastdrop/jax/_ffi.c"], ["csrc", jax.ffi.include_dir()])
+    of_jax = Extension("fastdrop.jax._ffi", ["csrc/clients/jax.c"], ["csrc", jax.ffi.include_dir()])
     of_jax.depends, of_jax.extra_compile_args = core.depends, core.extra_compile_args
     # For MSVC, which would look for what Python calls, and Python does not call this.
     of_jax.export_symbols = [f"fastdrop_jax_{name}" for name in ("connect", "dropout", "interface")]

@@ -21,8 +21,7 @@ from fastdrop._version import __version__
 
 COMMAND = "python -m fastdrop build-jax"
 
-PACKAGE = Path(__file__).parent
-SOURCE = PACKAGE / "jax" / "_ffi.c"
+BESIDE = Path(__file__).parent / "jax"
 _FLAGS = ["-O2", "-std=c11", "-g0", "-fPIC", "-shared"]
 
 
@@ -44,13 +43,14 @@ def build() -> Path:
         import jax
     except ImportError as error:
         raise RuntimeError(f"JAX cannot be imported ({error}): python -m pip install jax") from None
-    includes = [jax.ffi.include_dir(), get_include()]
+    core = get_include()
+    source = os.path.join(core, "clients", "jax.c")
     compiler = _compiler()
     folder = _writable_folder()
     # Who loads the module while another process builds it finds the old one or the new one, and no half.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".build-jax-") as scratch:
         made = Path(scratch) / _name()
-        command = [*compiler, *_FLAGS, *(f"-I{path}" for path in includes), str(SOURCE), "-o", str(made)]
+        command = [*compiler, *_FLAGS, f"-I{core}", f"-I{jax.ffi.include_dir()}", source, "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
@@ -67,20 +67,20 @@ def _name() -> str:
 
 
 def _folders() -> list[Path]:
-    """Where the module may be: beside its source, or where that folder is not the user's to write to, in a cache."""
+    """Where the module may be: in the package or, where that is not the user's to write to, in a cache."""
     if sys.platform == "win32":
         caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         caches = Path.home() / "Library" / "Caches"
     else:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [SOURCE.parent, caches / "fastdrop" / __version__]
+    return [BESIDE, caches / "fastdrop" / __version__]
 
 
 def _writable_folder() -> Path:
-    beside, cache = _folders()
-    if os.access(beside, os.W_OK):
-        return beside
+    _, cache = _folders()
+    if os.access(BESIDE, os.W_OK):
+        return BESIDE
     cache.mkdir(parents=True, exist_ok=True)
     return cache
 

@@ -136,7 +136,7 @@ def test_one_command_builds_what_is_missing(package):
         assert process.communicate()[0] == f"built {package / 'jax' / MODULE}\n"
         assert process.returncode == 0
     assert build(package).returncode == 0
-    assert sorted(path.name for path in (package / "jax").glob("*_ffi*")) == ["_ffi.c", MODULE]
+    assert sorted(path.name for path in (package / "jax").glob("*_ffi*")) == [MODULE]
     assert not list((package / "jax").glob(".build*"))
     assert run("-c", DROPS, package=package).stdout == run("-c", DROPS).stdout != ""
 
@@ -172,7 +172,7 @@ def test_a_compiler_that_fails_is_quoted(package, compiler, message):
     result = build(package, CC=compiler)
     assert result.returncode == 2
     assert re.search(message, result.stderr), result.stderr
-    assert list((package / "jax").glob("*_ffi*")) == [package / "jax" / "_ffi.c"]
+    assert not list((package / "jax").glob("*_ffi*"))
 
 
 def test_the_compiler_is_the_one_of_the_environment_or_pythons(monkeypatch):

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * _ffi.c: dropout as a custom call of XLA, by the kernels and the threads of the core that this process has loaded.
+ * jax.c: dropout as a custom call of XLA, by the kernels and the threads of the core that this process has loaded.
  *
  * XLA calls it on threads of its own, several at a time. Nothing here needs Python, links with anything or keeps state,
- * but for what fastdrop.jax says once by fastdrop_jax_connect(). What the attributes mean stands in _primitive.py,
- * which writes them. A program that was compiled or exported elsewhere may come with others, so all are checked that
+ * but for what fastdrop.jax says once by fastdrop_jax_connect(). fastdrop/jax/_primitive.py writes the attributes, and
+ * says what they mean. A program that was compiled or exported elsewhere may come with others, so all are checked that
  * memory depends on.
  */
 #include <fenv.h>
@@ -193,13 +193,11 @@ static int64_t elements_of(const XLA_FFI_Buffer *buffer)
 
 static int dtype_of(XLA_FFI_DataType dtype)
 {
-    switch (dtype) {
-    case XLA_FFI_DataType_F16: return FD_F16;
-    case XLA_FFI_DataType_BF16: return FD_BF16;
-    case XLA_FFI_DataType_F32: return FD_F32;
-    case XLA_FFI_DataType_F64: return FD_F64;
-    default: return -1;
-    }
+    return dtype == XLA_FFI_DataType_F16    ? FD_F16
+           : dtype == XLA_FFI_DataType_BF16 ? FD_BF16
+           : dtype == XLA_FFI_DataType_F32  ? FD_F32
+           : dtype == XLA_FFI_DataType_F64  ? FD_F64
+                                            : -1;
 }
 
 /* Buffers: x, the words of keys, and where there are shards, their numbers. Returns what is wrong, or NULL. */
