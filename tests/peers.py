@@ -7,8 +7,13 @@ import os
 import warnings
 
 # Each with all that it needs for that. Keras's NumPy backend imports the other two, and does not install them; so do
-# PyTorch's sample inputs with the other one.
-PEERS = {"torch": ("torch", "expecttest"), "jax": ("jax",), "keras": ("keras", "jax", "scipy"), "thinc": ("thinc",)}
+# PyTorch's sample inputs with the other one, and exported programs of JAX with theirs.
+PEERS = {
+    "torch": ("torch", "expecttest"),
+    "jax": ("jax", "flatbuffers"),
+    "keras": ("keras", "jax", "scipy"),
+    "thinc": ("thinc",),
+}
 
 
 def listed(variable):
