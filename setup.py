@@ -8,6 +8,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from importlib.util import find_spec
 
 import numpy
 from Cython.Build import cythonize
@@ -56,8 +57,14 @@ class WithSources(build_py):
             self.copy_tree("csrc", f"{self.build_lib}/fastdrop/csrc")
 
 
-without_core = os.environ.get("FASTDROP_NO_EXTENSION") == "1"
-setup(
-    ext_modules=[] if without_core else cythonize([core], language_level=3),
-    cmdclass={"build_ext": SideBySide, "build_py": WithSources},
-)
+extensions = [] if os.environ.get("FASTDROP_NO_EXTENSION") == "1" else cythonize([core], language_level=3)
+if extensions and find_spec("jax"):  # otherwise "python -m fastdrop build-jax" does it, once JAX is there
+    import jax
+
+    of_jax = Extension("fastdrop.jax._ffi", ["csrc/clients/jax.c"], ["csrc", jax.ffi.include_dir()])
+    of_jax.depends, of_jax.extra_compile_args = core.depends, core.extra_compile_args
+    # For MSVC, which would look for what Python calls, and Python does not call this.
+    of_jax.export_symbols = [f"fastdrop_jax_{name}" for name in ("connect", "dropout", "interface")]
+    extensions.append(of_jax)
+
+setup(ext_modules=extensions, cmdclass={"build_ext": SideBySide, "build_py": WithSources})

@@ -12,6 +12,8 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
+
 import fastdrop
 from fastdrop import _backend, _config, _engine, _kernels, _masks, _nested, _reference, _streams, _threads
 from fastdrop._backend import Draw, IndexMap, Operands
@@ -109,6 +111,14 @@ def names():
 def using(name):
     """A context in which these kernels run."""
     return _backend._using(name)
+
+
+def applied_by_reference(mask, x, name):
+    """What a mask makes of an array, by the reference, and whatever runs elsewhere in the process meanwhile."""
+    y = np.empty_like(x)
+    operands = Operands(x, y, mask._factor(), None, None, *mask._shift_and_fill())
+    _reference.Kernels().apply(Operation[name.upper()], operands, mask._draw(), mask._index_map())
+    return y
 
 
 def running():

@@ -7,11 +7,11 @@ import os
 import warnings
 
 # Each with all that it needs for that. Keras's NumPy backend imports the other two, and does not install them; so do
-# PyTorch's sample inputs with the other one.
+# PyTorch's sample inputs with the other one, and exported programs of JAX with theirs.
 PEERS = {
     "torch": ("torch", "expecttest"),
+    "jax": ("jax", "flatbuffers"),
     "keras": ("keras", "jax", "scipy"),
-    "jax": ("jax",),
     "tensorflow": ("tensorflow",),
     "dask": ("dask", "distributed", "xarray"),
     "thinc": ("thinc",),

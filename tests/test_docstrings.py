@@ -30,7 +30,7 @@ def examples():
     found = finder.find(fastdrop.__doc__, "fastdrop", globs={})
     for name in fastdrop.__all__:
         found += finder.find(getattr(fastdrop, name), name, globs={})
-    for peer in sorted({"dask", "thinc", "torch"} - MISSING_PEERS.keys()):
+    for peer in sorted({"dask", "jax", "thinc", "torch"} - MISSING_PEERS.keys()):
         client = imported(f"fastdrop.{peer}")
         found += finder.find(client.__doc__, f"fastdrop.{peer}", globs={})
         for name in client.__all__:
