@@ -127,6 +127,7 @@ if TYPE_CHECKING or compiled is None:
     plain_apply = _core_in_python.plain_apply
     plain_dropout = _core_in_python.plain_dropout
     plain_dropout_at = _core_in_python.plain_dropout_at
+    set_threads_of_clients = _core_in_python.set_threads_of_clients
     usable_cpus = _core_in_python.usable_cpus
 else:
     Draw = compiled.Draw
@@ -142,6 +143,7 @@ else:
     plain_apply = compiled.plain_apply
     plain_dropout = compiled.plain_dropout
     plain_dropout_at = compiled.plain_dropout_at
+    set_threads_of_clients = compiled.set_threads_of_clients
     usable_cpus = compiled.usable_cpus
 
 running: Kernels

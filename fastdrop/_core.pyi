@@ -9,7 +9,10 @@ from fastdrop._core_in_python import has_just_shared as has_just_shared
 from fastdrop._core_in_python import plain_apply as plain_apply
 from fastdrop._core_in_python import plain_dropout as plain_dropout
 from fastdrop._core_in_python import plain_dropout_at as plain_dropout_at
+from fastdrop._core_in_python import set_threads_of_clients as set_threads_of_clients
 from fastdrop._core_in_python import usable_cpus as usable_cpus
+
+client: object  # a PyCapsule
 
 class Kernels(_reference.Kernels):
     def __init__(self, name: str) -> None: ...

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 
 cimport cython
 cimport numpy as cnp
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 import functools
 
@@ -122,6 +122,18 @@ cdef extern from "pool.h" nogil:
     void fd_share(fd_part *, void *context, int64_t size, int64_t chunk, int threads) noexcept
     int fd_has_just_shared() noexcept
     int fd_usable_cpus() noexcept
+
+
+cdef extern from "client.h" nogil:
+    const char *FD_CLIENT_NAME
+    int FD_CLIENT_VERSION
+
+    ctypedef struct fd_client:
+        size_t size
+        int version
+        const fd_kernels *(*running)() noexcept nogil
+        void (*walk)(const fd_job *, int64_t, size_t, const fd_operands *) noexcept nogil
+        void (*share)(fd_part *, void *context, int64_t n, int asked, int cpus) noexcept nogil
 
 
 # Not as NumPy declares them. The first may fail without an exception where there is no memory, and so does the second
@@ -1267,3 +1279,46 @@ def built():
 def supported():
     """Those of them that this machine can run, in the same order."""
     return tuple(name for i, name in enumerate(built()) if fd_supported(i))
+
+
+# What clients with C of their own work with
+
+
+cdef int threads_of_clients = 0
+
+
+cdef const fd_kernels *running_kernels() noexcept nogil:
+    return running
+
+
+cdef void share_for_client(fd_part *part, void *context, int64_t n, int asked, int cpus) noexcept nogil:
+    cdef int threads = 1
+    if n < least_shared:
+        part(context, 0, 0, n)
+        return
+    if n >= most_elements or fd_has_just_shared():
+        threads = asked if asked > 0 else threads_of_clients
+        if threads == 0:
+            threads = fd_usable_cpus()
+            threads = cpus if threads == 0 or cpus < threads else threads
+        threads = <int>max(1, min(threads, n // least_chunk))
+    fd_share(part, context, n, chunk_for(n), threads)
+
+
+cdef fd_client core
+core.size = sizeof(fd_client)
+core.version = FD_CLIENT_VERSION
+core.running = running_kernels
+core.walk = fd_walk
+core.share = share_for_client
+
+# See csrc/client.h.
+client = PyCapsule_New(&core, FD_CLIENT_NAME, NULL)
+
+
+def set_threads_of_clients(number):
+    """Let so many threads work on an array of a client; with 0 as many as there are CPUs to be used."""
+    global threads_of_clients
+    if number < 0:
+        raise ValueError(number)
+    threads_of_clients = <int>min(number, 1 << 30)

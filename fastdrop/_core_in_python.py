@@ -218,6 +218,10 @@ def has_just_shared() -> bool:
     return False
 
 
+def set_threads_of_clients(number: int) -> None:
+    """Let so many threads work on an array of a client with C of its own, which cannot work here."""
+
+
 def usable_cpus() -> int:
     """How many CPUs the calling thread may use; 0 where that is not known."""
     return 0

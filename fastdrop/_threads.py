@@ -104,14 +104,23 @@ def set_num_threads(n: SupportsIndex) -> None:
     """
     global _set
     _set = _arguments.count(n, "n")
+    _backend.set_threads_of_clients(_set)
 
 
 def get_num_threads() -> int:
     """How many threads may work on one array, here and now."""
+    return entered() or _set or _usable_cpus()
+
+
+def entered() -> int:
+    """What ``num_threads`` says here and now; 0 outside of it."""
     entries = _entered.entries()
-    if entries:
-        return entries[-1][1]
-    return _usable_cpus() if _set is None else _set
+    return entries[-1][1] if entries else 0
+
+
+def bought_cpus() -> int:
+    """How many CPUs' time the process may use, whichever CPUs it may run on."""
+    return _quota() or os.cpu_count() or 1
 
 
 class num_threads:
@@ -149,3 +158,4 @@ def number_for(size: int, most: Callable[[], int] = get_num_threads) -> int:
 
 
 _backend.ask_for_threads(get_num_threads)
+_backend.set_threads_of_clients(_set or 0)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX, read_array_header_1_0, read_array_header_2_0
 
-from fastdrop import _arguments, _backend
+from fastdrop import _arguments, _backend, _jax_build
 from fastdrop._config import show_config
 from fastdrop._tools import bench, verify
 from fastdrop._tools.arrays import bfloat16_dtype, free_memory
@@ -60,6 +60,8 @@ def _main(argv: Sequence[str] | None) -> int:
         if arguments.command == "verify":
             seconds = 10.0 if arguments.seconds is None and arguments.cases is None else arguments.seconds
             return verify.run(seed=arguments.seed, seconds=seconds, cases=arguments.cases)
+        if arguments.command == "build-jax":
+            return _build_jax()
         return _run_bench(arguments, bench_parser)
 
     return guarded(f"{PROG} {arguments.command}", run)
@@ -117,6 +119,14 @@ def _parsers() -> tuple[Parser, Parser]:
         "--sizes to --threads is given)",
     )
     of_bench.add_argument("--json", type=Path, metavar="FILE", help="write all that is measured, every round of it")
+
+    commands.add_parser(
+        "build-jax",
+        help="compile the module of fastdrop.jax, where JAX was installed after fastdrop",
+        description="Compile the module by which XLA calls fastdrop, for the JAX that is installed, with the compiler "
+        "of the environment variable CC or the one that Python was built with. It is put beside fastdrop.jax or, where "
+        "that folder is not writable, into the user's cache.",
+    )
     return parser, of_bench
 
 
@@ -128,6 +138,14 @@ def _info(arguments: argparse.Namespace) -> int:
         with contextlib.redirect_stdout(text):
             show_config()
         say(text.getvalue().rstrip("\n"))
+    return 0
+
+
+def _build_jax() -> int:
+    try:
+        say(f"built {_jax_build.build()}")
+    except RuntimeError as error:
+        raise Failure(str(error)) from None
     return 0
 
 
