@@ -4,11 +4,11 @@ The files of the core choose their own instruction sets, so there is one extensi
 FASTDROP_NO_EXTENSION=1 builds the package without the core; the NumPy reference then runs in its place.
 """
 
-import contextlib
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from importlib.util import find_spec
 
 import numpy
 from Cython.Build import cythonize
@@ -57,18 +57,13 @@ class WithSources(build_py):
             self.copy_tree("csrc", f"{self.build_lib}/fastdrop/csrc")
 
 
-def extensions():
-    if os.environ.get("FASTDROP_NO_EXTENSION") == "1":
-        return []
-    found = cythonize([core], language_level=3)
-    with contextlib.suppress(ImportError):  # "python -m fastdrop build-jax" makes up for it
-        import jax
+extensions = [] if os.environ.get("FASTDROP_NO_EXTENSION") == "1" else cythonize([core], language_level=3)
+if extensions and find_spec("jax"):  # otherwise "python -m fastdrop build-jax" does it, once JAX is there
+    import jax
 
-        of_jax = Extension("fastdrop.jax._ffi", ["fastdrop/jax/_ffi.c"], ["csrc", jax.ffi.include_dir()])
-        of_jax.depends, of_jax.extra_compile_args = core.depends, core.extra_compile_args
-        of_jax.export_symbols = ["fastdrop_jax_connect", "fastdrop_jax_dropout"]  # XLA loads it, and not Python
-        found.append(of_jax)
-    return found
+    of_jax = Extension("fastdrop.jax._ffi", ["fastdrop/jax/_ffi.c"], ["csrc", jax.ffi.include_dir()])
+    of_jax.depends, of_jax.extra_compile_args = core.depends, core.extra_compile_args
+    of_jax.export_symbols = ["fastdrop_jax_connect", "fastdrop_jax_dropout"]  # XLA loads it, and not Python
+    extensions.append(of_jax)
 
-
-setup(ext_modules=extensions(), cmdclass={"build_ext": SideBySide, "build_py": WithSources})
+setup(ext_modules=extensions, cmdclass={"build_ext": SideBySide, "build_py": WithSources})

@@ -16,6 +16,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from fastdrop._config import get_include
 from fastdrop._version import __version__
 
 COMMAND = "python -m fastdrop build-jax"
@@ -43,7 +44,7 @@ def build() -> Path:
         import jax
     except ImportError as error:
         raise RuntimeError(f"JAX cannot be imported ({error}): python -m pip install jax") from None
-    includes = [Path(jax.ffi.include_dir()), _headers()]
+    includes = [jax.ffi.include_dir(), get_include()]
     compiler = _compiler()
     folder = _writable_folder()
     # Who loads the module while another process builds it finds the old one or the new one, and no half.
@@ -82,13 +83,6 @@ def _writable_folder() -> Path:
         return beside
     cache.mkdir(parents=True, exist_ok=True)
     return cache
-
-
-def _headers() -> Path:
-    """The headers of the core: in a wheel, or in a checkout."""
-    import fastdrop
-
-    return Path(fastdrop.get_include()) if hasattr(fastdrop, "get_include") else PACKAGE.parent / "csrc"
 
 
 def _compiler() -> list[str]:

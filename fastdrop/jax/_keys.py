@@ -74,5 +74,4 @@ def mask(
     if isinstance(words, jax.core.Tracer):
         raise TypeError("key must be known where its mask is asked for, got one that is traced: call it outside of jit")
     first, *others = [int(low) + (int(high) << 32) for low, high in np.asarray(words).reshape(-1, 2)]
-    folded = _streams.fold_in(first, *others) if others else first
-    return DropoutMask(shape, rate, key=folded, noise_shape=noise_shape)
+    return DropoutMask(shape, rate, key=_streams.fold_in(first, *others), noise_shape=noise_shape)
