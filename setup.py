@@ -63,7 +63,8 @@ if extensions and find_spec("jax"):  # otherwise "python -m fastdrop build-jax" 
 
     of_jax = Extension("fastdrop.jax._ffi", ["fastdrop/jax/_ffi.c"], ["csrc", jax.ffi.include_dir()])
     of_jax.depends, of_jax.extra_compile_args = core.depends, core.extra_compile_args
-    of_jax.export_symbols = ["fastdrop_jax_connect", "fastdrop_jax_dropout"]  # XLA loads it, and not Python
+    # For MSVC, which would look for what Python calls, and Python does not call this.
+    of_jax.export_symbols = [f"fastdrop_jax_{name}" for name in ("connect", "dropout", "interface")]
     extensions.append(of_jax)
 
 setup(ext_modules=extensions, cmdclass={"build_ext": SideBySide, "build_py": WithSources})

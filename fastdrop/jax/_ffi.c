@@ -30,6 +30,13 @@ static struct {
     int cpus;
 } host;
 
+/* The version of XLA's interface that this was compiled for, as two numbers. */
+EXPORTED void fastdrop_jax_interface(int version[2])
+{
+    version[0] = XLA_FFI_API_MAJOR;
+    version[1] = XLA_FFI_API_MINOR;
+}
+
 /* To be called before XLA runs anything. Returns 0 for a core that this was not compiled for. */
 EXPORTED int fastdrop_jax_connect(const fd_client *core, uint64_t past_caches, int cpus)
 {

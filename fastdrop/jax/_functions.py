@@ -236,9 +236,7 @@ def _float_array(x: Any) -> Array:
     return array
 
 
-def _applied(
-    op: Operation, x: Array, place: _Place, numbers: tuple[float, float, float], threshold: int = 0
-) -> Array:
+def _applied(op: Operation, x: Array, place: _Place, numbers: tuple[float, float, float], threshold: int = 0) -> Array:
     operands, steps = place.shards.operands(x, place.words, place.strides)
     y: Array = primitive.bind(
         *operands,

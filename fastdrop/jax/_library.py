@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from pathlib import Path
 
 try:
     import jax
@@ -57,25 +58,35 @@ def _load() -> ctypes.CDLL:
         raise ImportError(f"{path} cannot be loaded ({error}): {BUILD}", name="fastdrop.jax._ffi") from None
 
 
+def _check_interface(library: ctypes.CDLL) -> None:
+    """An ImportError where XLA would refuse the module, which it does when it starts, and then does not start at all."""
+    version = (ctypes.c_int * 2)()
+    library.fastdrop_jax_interface(version)
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text(encoding="utf-8")
+    found = re.findall(r"^#define XLA_FFI_API_(?:MAJOR|MINOR) (\d+)$", header, re.MULTILINE)
+    if [str(number) for number in version] != found:
+        raise ImportError(
+            f"{library._name} was built for version {version[0]}.{version[1]} of XLA's interface, and the JAX "
+            f"{jax.__version__} that is installed has {'.'.join(found)}: {BUILD}",
+            name="fastdrop.jax._ffi",
+        )
+
+
 def _register() -> None:
     """Join the core, the module and XLA."""
     _check_release()
     core = _core()
     library = _load()
+    _check_interface(library)
     address = ctypes.pythonapi.PyCapsule_GetPointer
     address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     connect = library.fastdrop_jax_connect
     connect.restype, connect.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int]
     if not connect(address(core, b"fastdrop.client"), _engine.NONTEMPORAL, _threads.bought_cpus()):
-        raise ImportError(f"{library._name} was built for another version of fastdrop: {BUILD}", name="fastdrop.jax._ffi")
-    try:
-        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.fastdrop_jax_dropout), platform="cpu")
-    except Exception as error:  # of the class that XLA has for it
         raise ImportError(
-            f"{library._name} was built for another version of XLA's interface than that of jaxlib "
-            f"{jax.lib.__version__} ({error}): {BUILD}",
-            name="fastdrop.jax._ffi",
-        ) from error
+            f"{library._name} was built for another version of fastdrop: {BUILD}", name="fastdrop.jax._ffi"
+        )
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.fastdrop_jax_dropout), platform="cpu")
 
 
 _register()
