@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The module of fastdrop.jax for XLA: where it is, and how it is compiled.
 
-It is compiled with fastdrop where JAX can be imported then, and by one command where JAX came later. It knows nothing of
-Python, so that a C compiler is all it takes.
+It is compiled with fastdrop where JAX can be imported then, and by one command where JAX came later. A C compiler is
+all that this takes, because the module knows nothing of Python.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From JAX's keys to those of masks.
 
-A key of two words w, as of threefry, is the key ``w[0] + 2**32 * w[1]`` of a mask, with call 0. One of four words, as of
-rbg, is ``fold_in(w[0] + 2**32 * w[1], w[2] + 2**32 * w[3])``.
+Two words w, as threefry has them, are the key ``w[0] + 2**32 * w[1]`` of a mask, whose call is 0. Four words, as rbg
+has them, are ``fastdrop.fold_in(w[0] + 2**32 * w[1], w[2] + 2**32 * w[3])``.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def _load() -> ctypes.CDLL:
 
 
 def _check_interface(library: ctypes.CDLL) -> None:
-    """An ImportError where XLA would refuse the module, which it does when it starts, and then does not start at all."""
+    """An ImportError where XLA would refuse the module: it does so when it starts, and then does not start at all."""
     version = (ctypes.c_int * 2)()
     library.fastdrop_jax_interface(version)
     header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text(encoding="utf-8")

@@ -90,5 +90,6 @@ def _varying(x: Array, axes: Axes) -> Array:
     """x as one that varies along these axes too."""
     if not axes:
         return x
-    cast: Array = jax.lax.pcast(x, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, axes)
+    lax: Any = jax.lax
+    cast: Array = lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)
     return cast
