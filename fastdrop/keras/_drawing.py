@@ -24,9 +24,7 @@ class _Backend(Protocol):
     def is_ours(self, inputs: Any) -> bool:
         """Whether the tensor is of a kind, and on a device, where fastdrop drops."""
 
-    def applied(
-        self, inputs: Any, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], Any]
-    ) -> Any:
+    def applied(self, inputs: Any, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], Any]) -> Any:
         """The noise on a tensor that is ours, by the two words that are drawn when all else is known to be right."""
 
 
@@ -44,9 +42,7 @@ supports_jit = backend is None or backend.SUPPORTS_JIT
 
 def takes(inputs: Any) -> bool:
     """Whether the tensor is one that fastdrop drops from."""
-    return (
-        backend is not None and backend.is_ours(inputs) and keras.backend.standardize_dtype(inputs.dtype) in _DTYPES
-    )
+    return backend is not None and backend.is_ours(inputs) and keras.backend.standardize_dtype(inputs.dtype) in _DTYPES
 
 
 def applied(inputs: Any, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], Any]) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from fastdrop import jax as client
-from fastdrop._masks import AlphaMask, DropoutMask
 from fastdrop.keras import _noise
 from fastdrop.keras._noise import Noise
 
@@ -25,10 +24,6 @@ def applied(
     inputs: jax.Array, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], jax.Array]
 ) -> jax.Array:
     lengths = _noise.lengths_of(noise_shape, inputs.shape)
-    if noise.kind is DropoutMask:
-        return client.dropout(draw(), inputs, noise.amount, noise_shape=lengths)
-    if noise.kind is AlphaMask:
-        return client.alpha_dropout(draw(), inputs, noise.amount, noise_shape=lengths)
-    if noise.is_added:
-        return client.gaussian_noise(draw(), inputs, noise.amount, noise_shape=lengths)
-    ...
+    function = getattr(client, noise.kind.value)
+    applied: jax.Array = function(draw(), inputs, noise.amount, noise_shape=lengths)
+    return applied

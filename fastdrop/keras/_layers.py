@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -12,9 +11,8 @@ import keras
 
 from fastdrop import _arguments
 from fastdrop._arguments import Number
-from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
 from fastdrop.keras import _drawing
-from fastdrop.keras._noise import Noise
+from fastdrop.keras._noise import Kind, Noise
 
 Layer = TypeVar("Layer", bound=type[keras.layers.Layer])
 NoiseShape: TypeAlias = Sequence[int | None] | None
@@ -49,7 +47,7 @@ def _dropped(layer: Any, inputs: Any, training: bool, noise_shape: NoiseShape) -
         return inputs
     if layer.rate == 1:  # nothing is random, and as in Keras the seed stays
         return keras.ops.zeros_like(inputs)
-    return _applied(layer, inputs, Noise(DropoutMask, layer.rate), noise_shape)
+    return _applied(layer, inputs, Noise(Kind.DROPOUT, layer.rate), noise_shape)
 
 
 @_public
@@ -204,12 +202,12 @@ class AlphaDropout(keras.layers.AlphaDropout):
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.rate == 0:
             return inputs
-        return _applied(self, inputs, Noise(AlphaMask, self.rate), self.noise_shape)
+        return _applied(self, inputs, Noise(Kind.ALPHA_DROPOUT, self.rate), self.noise_shape)
 
 
 @_public
 class GaussianDropout(keras.layers.GaussianDropout):
-    """Multiply by normal numbers of mean 1 and variance ``rate / (1 - rate)``: ``keras.layers.GaussianDropout``, faster.
+    """Multiply by normal numbers of mean 1 and a variance of ``rate / (1 - rate)``: as ``keras.layers.GaussianDropout``.
 
     Parameters
     ----------
@@ -232,7 +230,7 @@ class GaussianDropout(keras.layers.GaussianDropout):
                 "rate must be below 1 for GaussianDropout in training, whose variance is rate / (1 - rate), got "
                 f"{self.rate}"
             )
-        return _applied(self, inputs, Noise(GaussianMask, math.sqrt(self.rate / (1.0 - self.rate))))
+        return _applied(self, inputs, Noise(Kind.GAUSSIAN_DROPOUT, self.rate))
 
 
 @_public
@@ -255,7 +253,7 @@ class GaussianNoise(keras.layers.GaussianNoise):
     def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.stddev == 0:
             return inputs
-        return _applied(self, inputs, Noise(GaussianMask, self.stddev, is_added=True))
+        return _applied(self, inputs, Noise(Kind.GAUSSIAN_NOISE, self.stddev))
 
 
 LAYERS = (

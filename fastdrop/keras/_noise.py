@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 from fastdrop import _arguments
@@ -15,18 +17,38 @@ Mask: TypeAlias = DropoutMask | GaussianMask
 WORD = 1 << 32
 
 
-class Noise(NamedTuple):
-    """A kind of noise and how much of it: a rate, or the standard deviation of normal noise."""
+class Kind(Enum):
+    """What is done, by the name of fastdrop's function for it."""
 
-    kind: type[DropoutMask] | type[GaussianMask]
+    DROPOUT = "dropout"
+    ALPHA_DROPOUT = "alpha_dropout"
+    GAUSSIAN_DROPOUT = "gaussian_dropout"
+    GAUSSIAN_NOISE = "gaussian_noise"
+
+
+class Noise(NamedTuple):
+    """A kind of noise and how much of it: a rate, or for what is added the standard deviation."""
+
+    kind: Kind
     amount: float
-    is_added: bool = False
+
+    @property
+    def is_added(self) -> bool:
+        """Whether the gradient passes as it is."""
+        return self.kind is Kind.GAUSSIAN_NOISE
 
     def mask(self, shape: tuple[int, ...], key: int, lengths: Lengths) -> Mask:
         """The mask of a tensor, drawn in these lengths and then broadcast; None means the tensor's own."""
-        if issubclass(self.kind, DropoutMask):
-            return self.kind(shape, self.amount, key=key, noise_shape=lengths)
-        return self.kind(shape, self.amount, key=key, noise_shape=lengths, additive=self.is_added)
+        amount = self.amount
+        match self.kind:
+            case Kind.DROPOUT:
+                return DropoutMask(shape, amount, key=key, noise_shape=lengths)
+            case Kind.ALPHA_DROPOUT:
+                return AlphaMask(shape, amount, key=key, noise_shape=lengths)
+            case Kind.GAUSSIAN_DROPOUT:
+                return GaussianMask(shape, math.sqrt(amount / (1.0 - amount)), key=key, noise_shape=lengths)
+            case Kind.GAUSSIAN_NOISE:
+                return GaussianMask(shape, amount, key=key, noise_shape=lengths, additive=True)
 
 
 def key_of(words: Sequence[int]) -> int:

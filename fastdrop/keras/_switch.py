@@ -15,9 +15,8 @@ import keras
 from keras.src import backend
 from keras.src.random.seed_generator import draw_seed
 
-from fastdrop._masks import DropoutMask
 from fastdrop.keras import _drawing, _layers, _models
-from fastdrop.keras._noise import Noise
+from fastdrop.keras._noise import Kind, Noise
 
 _NOISE_LAYERS = {
     keras.layers.AlphaDropout: _layers.AlphaDropout,
@@ -97,7 +96,7 @@ def _replaced_dropout(kerass: Any) -> Any:
     def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None) -> Any:
         if not 0 < rate < 1 or not _drawing.takes(inputs):
             return kerass(inputs, rate, noise_shape=noise_shape, seed=seed)
-        return _drawing.applied(inputs, Noise(DropoutMask, rate), noise_shape, lambda: _words(seed))
+        return _drawing.applied(inputs, Noise(Kind.DROPOUT, rate), noise_shape, lambda: _words(seed))
 
     return dropout
 

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdrop._masks import AlphaMask, DropoutMask, GaussianMask
+from fastdrop._masks import GaussianMask
 from fastdrop.keras import _noise
-from fastdrop.keras._noise import Lengths, Noise
+from fastdrop.keras._noise import Kind, Lengths, Noise
 from fastdrop.torch import _autograd, _masks, _operators, _shards
-from fastdrop.torch._masks import Draw, Numbers
+from fastdrop.torch._masks import Draw
+
+# Of the kinds that the operators of fastdrop.torch know.
+_NUMBERS = {Kind.DROPOUT: _masks.dropout_numbers, Kind.ALPHA_DROPOUT: _masks.alpha_dropout_numbers}
 
 SUPPORTS_JIT = True
 SEEDS = range(-(1 << 31), 1 << 31)
@@ -26,17 +29,15 @@ def is_ours(inputs: Any) -> bool:
     return is_dense and inputs.device.type in ("cpu", "meta")
 
 
-def applied(
-    inputs: Tensor, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], Tensor]
-) -> Tensor:
+def applied(inputs: Tensor, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], Tensor]) -> Tensor:
     lengths = _noise.lengths_of(noise_shape, tuple(inputs.shape))
     if inputs.device.type == "meta":  # by which Keras asks for shapes; it draws nothing then
         return torch.empty_like(inputs)
-    if noise.kind is GaussianMask:
+    if noise.kind not in _NUMBERS:
         return _perturbed(inputs, noise, lengths, draw())
     shared = () if lengths is None else tuple(d for d, n in enumerate(lengths) if n == 1)
     rate = float(noise.amount)
-    numbers = (_masks.alpha_dropout_numbers if noise.kind is AlphaMask else _masks.dropout_numbers)(rate)
+    numbers = _NUMBERS[noise.kind](rate)
     if torch.compiler.is_compiling():
         first, second = draw().to(torch.int64).unbind()
         key = (first & (_noise.WORD - 1)) | second << 32
