@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import keras
 
 from fastdrop import _arguments
-from fastdrop.keras._noise import Noise
+from fastdrop.keras._noise import WORD, Noise
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -75,3 +75,8 @@ def check_seed(seed: Any) -> None:
         raise ValueError(
             f"seed must be from {first} to {last}, for the {keras.backend.backend()} backend of Keras, got {seed}"
         )
+
+
+def held(word: int) -> int:
+    """One of the words that make a key, as the backend's SeedGenerator can hold it."""
+    return word if backend is None or word in backend.SEEDS else word - WORD

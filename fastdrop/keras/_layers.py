@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import keras
+import numpy as np
 
 from fastdrop import _arguments
 from fastdrop._arguments import Number
 from fastdrop.keras import _drawing
-from fastdrop.keras._noise import Kind, Noise
+from fastdrop.keras._noise import WORD, Kind, Noise
 
 Layer = TypeVar("Layer", bound=type[keras.layers.Layer])
 NoiseShape: TypeAlias = Sequence[int | None] | None
+_STATE = "seed_generator_state"  # in files
+
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"] | None
 
 
@@ -38,6 +41,30 @@ def settle(layer: Any) -> None:
     layer.supports_jit = _drawing.supports_jit
 
 
+class _Seeded:
+    """What Keras's layers do not do: they begin anew with their seed where a model is loaded."""
+
+    # Whether who loads a file makes this layer from it. One that another layer makes for itself is Keras's then, which
+    # takes no state.
+    is_named_in_files = True
+
+    def save_own_variables(self, store: Any) -> None:
+        """Put the state of the seed generator into a file, beside the weights of other layers."""
+        super().save_own_variables(store)  # type: ignore[misc]
+        if self.is_named_in_files and hasattr(self, "seed_generator"):
+            words = keras.ops.convert_to_numpy(self.seed_generator.state)
+            store[_STATE] = words.astype(np.int64) % WORD  # which each backend can hold, in its own way
+
+    def load_own_variables(self, store: Any) -> None:
+        """Take it from there, if it is there: Keras's own layers have not put it into a file."""
+        names = list(store.keys())  # a store cannot be asked for one
+        if _STATE not in names:
+            super().load_own_variables(store)  # type: ignore[misc]
+        elif hasattr(self, "seed_generator"):
+            words = [_drawing.held(int(word)) for word in store[_STATE]]
+            self.seed_generator.state.assign(np.array(words, self.seed_generator.state.dtype))
+
+
 def _applied(layer: Any, inputs: Any, noise: Noise, noise_shape: NoiseShape = None) -> Any:
     return _drawing.applied(inputs, noise, noise_shape, layer.seed_generator.next)
 
@@ -51,7 +78,7 @@ def _dropped(layer: Any, inputs: Any, training: bool, noise_shape: NoiseShape) -
 
 
 @_public
-class Dropout(keras.layers.Dropout):
+class Dropout(_Seeded, keras.layers.Dropout):
     """Set random elements to zero and divide the others by ``1 - rate``: ``keras.layers.Dropout``, faster.
 
     Parameters
@@ -97,7 +124,7 @@ class Dropout(keras.layers.Dropout):
 
 
 @_public
-class SpatialDropout1D(keras.layers.SpatialDropout1D):
+class SpatialDropout1D(_Seeded, keras.layers.SpatialDropout1D):
     """Drop whole channels of (samples, steps, channels): ``keras.layers.SpatialDropout1D``, faster.
 
     Parameters
@@ -118,7 +145,7 @@ class SpatialDropout1D(keras.layers.SpatialDropout1D):
 
 
 @_public
-class SpatialDropout2D(keras.layers.SpatialDropout2D):
+class SpatialDropout2D(_Seeded, keras.layers.SpatialDropout2D):
     """Drop whole channels of images: ``keras.layers.SpatialDropout2D``, faster.
 
     Parameters
@@ -148,7 +175,7 @@ class SpatialDropout2D(keras.layers.SpatialDropout2D):
 
 
 @_public
-class SpatialDropout3D(keras.layers.SpatialDropout3D):
+class SpatialDropout3D(_Seeded, keras.layers.SpatialDropout3D):
     """Drop whole channels of volumes: ``keras.layers.SpatialDropout3D``, faster.
 
     Parameters
@@ -180,7 +207,7 @@ def _of_channels(data_format: str, dims: int) -> NoiseShape:
 
 
 @_public
-class AlphaDropout(keras.layers.AlphaDropout):
+class AlphaDropout(_Seeded, keras.layers.AlphaDropout):
     """Set random elements to SELU's lower limit and keep mean and variance: ``keras.layers.AlphaDropout``, faster.
 
     Parameters
@@ -206,8 +233,8 @@ class AlphaDropout(keras.layers.AlphaDropout):
 
 
 @_public
-class GaussianDropout(keras.layers.GaussianDropout):
-    """Multiply by normal numbers of mean 1 and a variance of ``rate / (1 - rate)``: as ``keras.layers.GaussianDropout``.
+class GaussianDropout(_Seeded, keras.layers.GaussianDropout):
+    """Multiply by normal numbers of mean 1 and variance ``rate / (1 - rate)``, as ``keras.layers.GaussianDropout``.
 
     Parameters
     ----------
@@ -234,7 +261,7 @@ class GaussianDropout(keras.layers.GaussianDropout):
 
 
 @_public
-class GaussianNoise(keras.layers.GaussianNoise):
+class GaussianNoise(_Seeded, keras.layers.GaussianNoise):
     """Add normal numbers of mean 0: ``keras.layers.GaussianNoise``, faster.
 
     Parameters

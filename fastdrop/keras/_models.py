@@ -12,10 +12,11 @@ import warnings
 from typing import Any
 
 import keras
+from keras.src.models import Functional
 
 from fastdrop.keras import _layers
 
-_OURS = {layer.__mro__[1]: layer for layer in _layers.LAYERS}
+_OURS = {layer.__bases__[-1]: layer for layer in _layers.LAYERS}
 _KERASS = {ours: kerass for kerass, ours in _OURS.items()}
 
 
@@ -23,7 +24,9 @@ def replace_layers(model: keras.layers.Layer) -> int:
     """Make each layer of dropout or noise in a model one of fastdrop's, in place.
 
     It reaches layers within layers too, such as those of a nested model or of ``MultiHeadAttention``. The model keeps
-    its weights, its seeds and what it was compiled with. When it is saved, the file names fastdrop's layers.
+    its weights, its seeds and what it was compiled with. When it is saved, the file names fastdrop's layers. Layers
+    that others make for themselves, such as that of attention, are Keras's again when the model is loaded: replace them
+    anew.
 
     Parameters
     ----------
@@ -83,13 +86,16 @@ def _exchange(model: Any, classes: dict[Any, Any]) -> int:
         raise TypeError(f"model must be a model or layer of Keras, got a {type(model).__name__}")
     if not model.built:
         raise ValueError("model must be built, so that all of its layers are there: call it once, or model.build")
+    named = _named_in_files(model)
     found = [layer for layer in _all_layers(model) if type(layer) in classes]
     for layer in found:
         object.__setattr__(layer, "__class__", classes[type(layer)])
         if type(layer) in _KERASS:
             _layers.settle(layer)
+            layer.is_named_in_files = id(layer) in named
         else:
             layer.supports_jit = True
+            layer.__dict__.pop("is_named_in_files", None)
     if found:
         compile_anew()
     return len(found)
@@ -99,6 +105,16 @@ def _all_layers(model: Any) -> list[Any]:
     """A layer and all within it, each once."""
     layers = {id(layer): layer for layer in model._flatten_layers()}
     return list(layers.values())
+
+
+def _named_in_files(model: Any) -> set[int]:
+    """The ids of layers whose classes stand in a model's file, and which are not made by the layer around them."""
+    inner = []
+    if isinstance(model, (Functional, keras.Sequential)):
+        inner = model.layers
+    elif isinstance(model, keras.layers.Wrapper):
+        inner = [model.layer]
+    return {id(model)}.union(*map(_named_in_files, inner))
 
 
 def _drops_by_itself(layer: Any) -> bool:

@@ -29,6 +29,7 @@ def is_ours(inputs: Any) -> bool:
     return is_dense and inputs.device.type in ("cpu", "meta")
 
 
+@torch.compiler.disable  # a break in what is compiled, as Keras's own seed generator is
 def applied(inputs: Tensor, noise: Noise, noise_shape: Sequence[Any] | None, draw: Callable[[], Tensor]) -> Tensor:
     lengths = _noise.lengths_of(noise_shape, tuple(inputs.shape))
     if inputs.device.type == "meta":  # by which Keras asks for shapes; it draws nothing then
@@ -38,11 +39,6 @@ def applied(inputs: Tensor, noise: Noise, noise_shape: Sequence[Any] | None, dra
     shared = () if lengths is None else tuple(d for d, n in enumerate(lengths) if n == 1)
     rate = float(noise.amount)
     numbers = _NUMBERS[noise.kind](rate)
-    if torch.compiler.is_compiling():
-        first, second = draw().to(torch.int64).unbind()
-        key = (first & (_noise.WORD - 1)) | second << 32
-        drawn = torch.ops.fastdrop.draw(key.reshape(1))
-        return _operators.dropout(inputs, drawn, rate, numbers, shared)
     key = _shards.of_rank(_noise.key_of(draw().tolist()))
     drawn = Draw(key, rate, shared, _shards.said())
     if _autograd.is_plain(inputs):
@@ -51,7 +47,7 @@ def applied(inputs: Tensor, noise: Noise, noise_shape: Sequence[Any] | None, dra
 
 
 def _perturbed(inputs: Tensor, noise: Noise, lengths: Lengths, words: Tensor) -> Tensor:
-    """Normal noise, for which PyTorch's client has no operator. To a compiler it is a break in the graph."""
+    """Normal noise, for which PyTorch's client has no operator."""
     shape, whole, part = tuple(inputs.shape), list(inputs.shape), [slice(None)] * inputs.dim()
     for dim, start, held, total in _shards.said():
         piece = shape[dim] // held
