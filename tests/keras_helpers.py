@@ -30,6 +30,11 @@ DTYPES = ["float16", "bfloat16", "float32", "float64"]
 trains = pytest.mark.skipif(BACKEND == "numpy", reason="Keras does not train on NumPy")
 
 
+def on(*backends):
+    """For a test of some backends."""
+    return pytest.mark.skipif(BACKEND not in backends, reason=f"a test on {' and '.join(backends)}")
+
+
 def dtype_of(name):
     return ml_dtypes.bfloat16 if name == "bfloat16" else np.dtype(name)
 

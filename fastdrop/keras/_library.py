@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 # The oldest release that the tests have run with; the newest is 3.15.1.
 OLDEST = (3, 6)
 
@@ -18,11 +15,9 @@ def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
     if error.name == "keras":
         said = "fastdrop.keras needs Keras 3, which is not installed: python -m pip install keras"
     elif error.name in _PARTS_OF_BACKENDS:
-        config: Any = sys.modules.get("keras.src.backend.config")
-        backend = "its backend" if config is None else f"its backend, {config.backend()},"
         said = (
-            f"fastdrop.keras needs Keras, and {backend} needs {error.name}, which is not installed: python -m pip "
-            f"install {error.name}, or choose another backend by KERAS_BACKEND"
+            f"fastdrop.keras needs a backend of Keras, and the one that is chosen needs {error.name}, which is not "
+            f"installed: python -m pip install {error.name}, or choose another by KERAS_BACKEND"
         )
     else:
         return error
