@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A plugin of pytest for Keras's own tests, which come in its wheel: they run with fastdrop in the place of its layers.
 
-FASTDROP_KERAS_BY says how: ``layers`` puts fastdrop's classes where the tests look for Keras's; the other is ``enable``.
+FASTDROP_KERAS_BY says how: ``layers`` puts fastdrop's classes where tests look for Keras's; or it is ``enable``.
 """
 
 import os

@@ -128,8 +128,8 @@ sys.meta_path.insert(0, Blocker())
 import fastdrop.keras
 """
 NEEDS = (
-    r"fastdrop\.keras needs a backend of Keras, and the one that is chosen needs {0}, which is not installed: python -m "
-    "pip install {0}, or choose another by KERAS_BACKEND"
+    r"fastdrop\.keras needs a backend of Keras, and the one that is chosen needs {0}, which is not installed: "
+    "python -m pip install {0}, or choose another by KERAS_BACKEND"
 )
 FAKE = """
 import sys, types

@@ -18,7 +18,7 @@ from keras.src.random.seed_generator import draw_seed
 from fastdrop.keras import _drawing, _layers, _models
 from fastdrop.keras._noise import Kind, Noise
 
-_NOISE_LAYERS = {
+_NOISE_LAYERS: dict[Any, Any] = {
     keras.layers.AlphaDropout: _layers.AlphaDropout,
     keras.layers.GaussianDropout: _layers.GaussianDropout,
     keras.layers.GaussianNoise: _layers.GaussianNoise,
