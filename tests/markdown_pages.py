@@ -3,8 +3,9 @@
 
 A page's ```python blocks run from top to bottom in one namespace. What one prints stands below it, in a ```text block.
 A block that draws names pyplot and saves its figures beside the page; what it defines stays its own, so that the rest
-of the page runs without matplotlib too. A block for PyTorch names torch, and is skipped without it. The numbers that a
-figure shows are kept in its file, where tests find them: pixels depend on fonts and versions, the numbers do not.
+of the page runs without matplotlib too. A block for PyTorch names torch and one for Keras keras, and is skipped without it.
+The numbers that a figure shows are kept in its file, where tests find them: pixels depend on fonts and versions, the
+numbers do not.
 
 To write the outputs and figures of pages anew, after a look at what changed: ``python tests/markdown_pages.py PAGE...``
 """
@@ -28,7 +29,11 @@ CODE = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*^```text\n(?P<output>.*
 METADATA = "Plotted"  # the entry of a PNG file
 
 # Packages that not everybody has, and how code names them.
-OPTIONAL = {"matplotlib": re.compile(r"\bpyplot\b"), "torch": re.compile(r"\btorch\b")}
+OPTIONAL = {
+    "keras": re.compile(r"\bkeras\b"),
+    "matplotlib": re.compile(r"\bpyplot\b"),
+    "torch": re.compile(r"\btorch\b"),
+}
 MISSING = {package for package in OPTIONAL if importlib.util.find_spec(package) is None}
 
 

@@ -43,7 +43,7 @@ OWN_TESTS = {
         "random/random_test.py::RandomDTypeTest::test_dropout_float32",
     ],
 }
-PASSED = {"layers": 33, "enable": 41}  # of Keras 3.15
+LEAST = {"layers": 30, "enable": 50}  # tests, of which each release of Keras has others
 
 
 def environment(tmp_path, **others):
@@ -86,15 +86,16 @@ def test_the_tests_of_layers_hold_on(backend, tmp_path):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keras_own_tests_hold_on(backend, by, tmp_path):
     need(backend)
-    import keras  # to know where it is; no process but those that are started uses it
-
-    source = Path(keras.__file__).parent / "src"
+    (keras,) = importlib.util.find_spec("keras").submodule_search_locations
+    source = Path(keras) / "src"
     env = environment(tmp_path, KERAS_BACKEND=backend, FASTDROP_KERAS_BY=by)
     options = ["-q", "-c", os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider", "-W", "ignore"]
     tests = [f"{source}/{name}" for name in OWN_TESTS[by]]
     result = run(["-m", "pytest", *options, "-p", "keras_own_tests", *tests], env, tmp_path)
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
-    assert counts(result) == {"passed": PASSED[by]}
+    found = counts(result)
+    assert found == {"passed": found["passed"]}, result.stdout[-2000:]  # and none left out
+    assert found["passed"] >= LEAST[by]
 
 
 SAVES = """
