@@ -8,7 +8,6 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
-from importlib.util import find_spec
 
 import numpy
 from Cython.Build import cythonize
@@ -58,10 +57,12 @@ class WithSources(build_py):
 
 
 extensions = [] if os.environ.get("FASTDROP_NO_EXTENSION") == "1" else cythonize([core], language_level=3)
-if extensions and find_spec("jax"):  # otherwise "python -m fastdrop build-jax" does it, once JAX is there
-    import jax
-
-    of_jax = Extension("fastdrop.jax._ffi", ["csrc/clients/jax.c"], ["csrc", jax.ffi.include_dir()])
+try:
+    from jax.ffi import include_dir
+except ImportError:  # then "python -m fastdrop build-jax" does it, once JAX is there
+    include_dir = None
+if extensions and include_dir is not None:
+    of_jax = Extension("fastdrop.jax._ffi", ["csrc/clients/jax.c"], ["csrc", include_dir()])
     of_jax.depends, of_jax.extra_compile_args = core.depends, core.extra_compile_args
     # For MSVC, which would look for what Python calls, and Python does not call this.
     of_jax.export_symbols = [f"fastdrop_jax_{name}" for name in ("connect", "dropout", "interface")]

@@ -11,6 +11,6 @@ They are operations of XLA, by the kernels of fastdrop's core, and their masks a
 
 from fastdrop.jax import _library as _library  # first, because it says what to install
 from fastdrop.jax._functions import alpha_dropout, dropout, gaussian_dropout, gaussian_noise
-from fastdrop.jax._keys import mask
+from fastdrop.jax._keys import key_of, mask
 
-__all__ = ["alpha_dropout", "dropout", "gaussian_dropout", "gaussian_noise", "mask"]
+__all__ = ["alpha_dropout", "dropout", "gaussian_dropout", "gaussian_noise", "key_of", "mask"]

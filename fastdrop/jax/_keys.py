@@ -18,6 +18,7 @@ from jax import Array
 from fastdrop import _arguments, _streams
 from fastdrop._arguments import DEFAULT_RATE, Number
 from fastdrop._masks import DropoutMask
+from fastdrop._streams import RNG
 
 _WHAT_KEYS_ARE = "key must be one key of JAX: of jax.random.key(seed), or a uint32 array of 2 or 4 words"
 
@@ -75,3 +76,26 @@ def mask(
         raise TypeError("key must be known where its mask is asked for, got one that is traced: call it outside of jit")
     first, *others = [int(low) + (int(high) << 32) for low, high in np.asarray(words).reshape(-1, 2)]
     return DropoutMask(shape, rate, key=_streams.fold_in(first, *others), noise_shape=noise_shape)
+
+
+def key_of(rng: RNG) -> Array:
+    """A key of JAX from what fastdrop draws by, such as the stream of a pass of ``fastdrop.mc_predict``.
+
+    Parameters
+    ----------
+    rng : any that ``fastdrop.dropout`` takes
+        A stream takes its next call number.
+
+    Returns
+    -------
+    Array of uint32, shape (2,)
+        The words of ``fastdrop.fold_in(key, call)``: a raw key, also for ``jax.random``.
+
+    Examples
+    --------
+    >>> import fastdrop, fastdrop.jax
+    >>> fastdrop.jax.key_of(7).tolist()
+    [4231949813, 1192845040]
+    """
+    key = _streams.fold_in(*_streams.source(rng).next_draw())
+    return jnp.array([key & 0xFFFFFFFF, key >> 32], jnp.uint32)

@@ -22,6 +22,7 @@ from fastdrop.keras._layers import (
     SpatialDropout3D,
 )
 from fastdrop.keras._models import replace_layers, restore_layers
+from fastdrop.keras._stochastic import stochastic
 from fastdrop.keras._switch import disable, enable, is_enabled
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "is_enabled",
     "replace_layers",
     "restore_layers",
+    "stochastic",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastdrop import _arguments
 from fastdrop._arguments import Number
-from fastdrop.keras import _drawing
+from fastdrop.keras import _drawing, _stochastic
 from fastdrop.keras._noise import WORD, Kind, Noise
 
 Layer = TypeVar("Layer", bound=type[keras.layers.Layer])
@@ -66,11 +66,11 @@ class _Seeded:
 
 
 def _applied(layer: Any, inputs: Any, noise: Noise, noise_shape: NoiseShape = None) -> Any:
-    return _drawing.applied(inputs, noise, noise_shape, layer.seed_generator.next)
+    return _drawing.applied(inputs, noise, noise_shape, _stochastic.words_for(layer))
 
 
 def _dropped(layer: Any, inputs: Any, training: bool, noise_shape: NoiseShape) -> Any:
-    if not training or layer.rate == 0:
+    if not _stochastic.draws(layer, training) or layer.rate == 0:
         return inputs
     if layer.rate == 1:  # nothing is random, and as in Keras the seed stays
         return keras.ops.zeros_like(inputs)
@@ -227,7 +227,7 @@ class AlphaDropout(_Seeded, keras.layers.AlphaDropout):
         settle(self)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training or self.rate == 0:
+        if not _stochastic.draws(self, training) or self.rate == 0:
             return inputs
         return _applied(self, inputs, Noise(Kind.ALPHA_DROPOUT, self.rate), self.noise_shape)
 
@@ -250,7 +250,7 @@ class GaussianDropout(_Seeded, keras.layers.GaussianDropout):
         settle(self)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training or self.rate == 0:
+        if not _stochastic.draws(self, training) or self.rate == 0:
             return inputs
         if self.rate == 1:
             raise ValueError(
@@ -278,7 +278,7 @@ class GaussianNoise(_Seeded, keras.layers.GaussianNoise):
         settle(self)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        if not training or self.stddev == 0:
+        if not _stochastic.draws(self, training) or self.stddev == 0:
             return inputs
         return _applied(self, inputs, Noise(Kind.GAUSSIAN_NOISE, self.stddev))
 
