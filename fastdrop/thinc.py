@@ -15,7 +15,7 @@ draws too: ``thinc.util.fix_random_seed`` means what it always means.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, NamedTuple, Optional, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeAlias, cast
 
 import numpy as np
 from numpy.random import mtrand
@@ -37,8 +37,8 @@ try:
     from thinc.layers.dropout import InT
     from thinc.types import FloatsXd, Padded, Ragged, Shape
     from thinc.util import is_cupy_array
-except ModuleNotFoundError as error:
-    if error.name != "thinc":
+except ModuleNotFoundError as _error:
+    if _error.name != "thinc":
         raise
     raise ModuleNotFoundError(
         "fastdrop.thinc needs thinc, which is not installed: python -m pip install thinc", name="thinc"
@@ -99,8 +99,14 @@ def _cpu_ops() -> Any:
     return NumpyOps
 
 
+if TYPE_CHECKING:
+    from thinc.api import Ops as _CpuOps  # what all of them are
+else:
+    _CpuOps = _cpu_ops()
+
+
 @registry.ops("FastdropOps")
-class FastdropOps(_cpu_ops()):  # type: ignore[misc]
+class FastdropOps(_CpuOps):
     """The ops that thinc takes for the CPU of this machine, with masks that are fastdrop's.
 
     ``thinc.api.get_ops("fastdrop")`` gives them wherever fastdrop is installed: thinc imports this module for it.
@@ -292,9 +298,10 @@ def _replace(node: Model[Any, Any]) -> bool:
     if node._func is _thincs_forward:
         node._func = forward
         return True
-    ops: Any = node.ops
-    if "dropout_rate" in node.attrs and node._func is not forward and type(ops) is FastdropOps.__base__:
-        node.ops = FastdropOps(ops.device_type, ops.device_id, use_blis=ops.use_blis)
+    if "dropout_rate" in node.attrs and node._func is not forward and type(node.ops) is _CpuOps:
+        settings = vars(node.ops)
+        node.ops = FastdropOps()
+        vars(node.ops).update(settings)
         return True
     return False
 
