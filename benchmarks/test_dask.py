@@ -24,7 +24,7 @@ pytestmark = [
 
 CPUS = _threads._usable_cpus()
 WORKERS = sorted({1, min(2, CPUS)})
-CHUNKS = 16
+SIZES = {MIB: 32, 8 * MIB: 16, 64 * MIB: 4}  # of chunks, and how many; past the caches, where most of Dask's are, too
 MULTIPLICATION, RECIPE = "x * c", "dask.array.random, compare, multiply"
 MOST = 1.1  # times the multiplication's time
 GRAPH = 10.0  # seconds for as many chunks as this
@@ -40,12 +40,13 @@ def da() -> Any:
     return importlib.import_module("dask.array")
 
 
-@pytest.mark.parametrize("nbytes", [MIB, 8 * MIB], ids=["1MiB", "8MiB"])
+@pytest.mark.parametrize("nbytes", SIZES, ids=lambda nbytes: f"{nbytes // MIB}MiB")
 @pytest.mark.parametrize("workers", WORKERS, ids=lambda workers: f"{workers}worker{'s' * (workers > 1)}")
 def test_chunks(in_turn, da, rate, workers, nbytes):
     """All chunks of an array, by Dask's threads."""
     fd = fastdrop.dask
-    shape = CHUNKS, nbytes // 4
+    chunks = SIZES[nbytes]
+    shape = chunks, nbytes // 4
     scale = np.float32(1 / (1 - rate))
 
     def make() -> Turn:
@@ -68,7 +69,7 @@ def test_chunks(in_turn, da, rate, workers, nbytes):
         references = {MULTIPLICATION: lambda: computed(x * scale), RECIPE: recipe}
         return Turn(lambda: computed(fd.dropout(x, rate, rng=stream)), references, proof)
 
-    what = about("chunks", "fastdrop.dask.dropout", CHUNKS * nbytes, rate, threads=workers, out="fresh")
+    what = about("chunks", "fastdrop.dask.dropout", chunks * nbytes, rate, threads=workers, out="fresh")
     bound = {"name": f"the same graph with x * c, at most {MOST:g} times its time", "over": {MULTIPLICATION: 1}}
     in_turn(make, what, ({**bound, "at_most": MOST},), fewest=SLOW_ROUNDS)
 
