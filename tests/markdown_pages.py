@@ -3,10 +3,9 @@
 
 A page's ```python blocks run from top to bottom in one namespace. What one prints stands below it, in a ```text block.
 A block that draws names pyplot and saves its figures beside the page; what it defines stays its own, so that the rest
-of the page runs without matplotlib too. A block for PyTorch names torch, one for Keras names keras; without it the block
-is skipped.
-The numbers that a figure shows are kept in its file, where tests find them: pixels depend on fonts and versions, the
-numbers do not.
+of the page runs without matplotlib too. A block for PyTorch names torch, and one for Keras keras; without it the block
+is skipped. The numbers that a figure shows are kept in its file, where tests find them: pixels depend on fonts and
+versions, the numbers do not.
 
 To write the outputs and figures of pages anew, after a look at what changed: ``python tests/markdown_pages.py PAGE...``
 """
