@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from fastdrop import jax as client
+from fastdrop.jax import _functions as client
 from fastdrop.keras import _noise
 from fastdrop.keras._noise import Noise
 

@@ -110,13 +110,14 @@ class Dropout(_Seeded, keras.layers.Dropout):
     >>> import keras, fastdrop.keras
     >>> layer = fastdrop.keras.Dropout(0.25, seed=7)
     >>> y = layer(keras.ops.ones((1, 8)), training=True)
-    >>> keras.ops.convert_to_numpy(y).round(3).tolist()
-    [[]]
+    >>> (keras.ops.convert_to_numpy(y) > 0).astype(int).tolist()
+    [[1, 1, 1, 1, 1, 1, 1, 0]]
     """
 
     def __init__(self, rate: Number, noise_shape: NoiseShape = None, seed: int | None = None, **kwargs: Any) -> None:
         _check("rate", rate, seed)
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
+        _arguments.noise_pattern(noise_shape)  # at which older releases of Keras do not look
         settle(self)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
