@@ -86,6 +86,12 @@ def lengths_of_a_noise_shape_are_those_of_a_block():
     x, mesh = normals(*SHAPE), mesh_of((4,), ("d",))
     f = sharded(functools.partial(fj.dropout, rate=RATE, spec=P("d"), noise_shape=(2, 1, 6)), mesh, P("d"))
     assert_same(f(key_of(1), x), defined("dropout", key_of(1), x, RATE, (8, 1, 6)))
+    one_row = normals(4, 6)  # a row for each block, in which 1 means shared, and None the row's own
+    for given, whole in (((1, None), (1, 6)), ((None, None), None)):
+        function = functools.partial(fj.dropout, rate=RATE, spec=P("d"), noise_shape=given)
+        assert_same(
+            sharded(function, mesh, P("d"))(key_of(1), one_row), defined("dropout", key_of(1), one_row, RATE, whole)
+        )
     no_block = functools.partial(fj.dropout, rate=RATE, spec=P("d"), noise_shape=(3, 1, 6))
     with pytest.raises(ValueError, match="noise_shape must hold 1 or None or the array's own length"):
         sharded(no_block, mesh, P("d"))(key_of(1), x)
