@@ -337,7 +337,9 @@ def peers() -> dict[str, str]:
     versions = {}
     for module in ("torch", "tensorflow", "keras", "jax", "dask", "thinc", "spacy", "numba", "mkl_random"):
         if module in sys.modules:
-            versions[module] = importlib.metadata.version(module)
+            # Its own word, for a library comes in packages of several names (tensorflow, tensorflow-cpu).
+            own = getattr(sys.modules[module], "__version__", None)
+            versions[module] = importlib.metadata.version(module) if own is None else str(own)
     return versions
 
 
