@@ -105,7 +105,7 @@ def pytest_report_header(config):
 # What takes minutes, or other machines, programs and libraries than fastdrop needs, and which variable asks for it.
 ASKED_FOR = {
     "FASTDROP_TEST_CROSS": "the core compiled alone, with sanitizers and for other machines",
-    "FASTDROP_TEST_PEERS": "PyTorch, Keras and thinc beside fastdrop, fastdrop.torch and fastdrop.dask",
+    "FASTDROP_TEST_PEERS": "other libraries beside fastdrop, and fastdrop's clients of them",
     "FASTDROP_TEST_4GB": "4 GB on two workers of Dask's, one of which is killed",
     "FASTDROP_TEST_EXAMPLES": "the scripts of examples/",
     "FASTDROP_TEST_BENCHMARKS": "reports of benchmarks",

@@ -2,7 +2,7 @@
 """The table of docs/reproducibility.md: one mask, asked for in every library, and there in every way that it has.
 
 Each cell is what the function of its name has tried, and found to be the mask that NumPy has. To write the table anew,
-with all of the libraries, ``FASTDROP_TEST_PEERS=torch,jax,keras,tensorflow,dask,thinc python tests/test_same_masks.py``.
+with all of the libraries: ``FASTDROP_TEST_PEERS=torch,jax,keras,tensorflow,dask,thinc python tests/test_same_masks.py``
 """
 
 from __future__ import annotations
