@@ -9,7 +9,7 @@ import helpers
 import pytest
 
 NEEDS_DASK = pytest.mark.skipif(importlib.util.find_spec("dask") is None, reason="dask: not installed")
-INSTALL = 'python -m pip install --upgrade "fastdrop[dask]"'
+INSTALL = 'python -m pip install --upgrade "dask[array,distributed]" xarray'
 
 # A finder of modules that lacks some of them.
 WITHOUT = """

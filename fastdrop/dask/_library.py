@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-INSTALL = 'python -m pip install --upgrade "fastdrop[dask]"'
+INSTALL = 'python -m pip install --upgrade "dask[array,distributed]" xarray'
 
 # The modules that Dask's arrays need beside NumPy, and that a bare "pip install dask" may leave out.
 _PARTS = ("dask", "tlz", "toolz")
