@@ -15,6 +15,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]+)?\)")
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # which torch.compile imports
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # that of Keras's variables
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "README"], ids=lambda page: page.stem)
 def test_the_code_of_the_page_does_what_stands_there(page, tmp_path):
     text = page.read_text(encoding="utf-8")

@@ -684,7 +684,8 @@ def test_docstrings_name_every_parameter_and_their_examples_run(name):
     value = getattr(fk, name)
     if not hasattr(layers, name):
         for parameter in inspect.signature(value).parameters:
-            assert f"    {parameter} : " in inspect.getsource(value)
+            documented = inspect.getsource(value)
+            assert f"    {parameter} : " in documented or f"    *{parameter} : " in documented
     report = []
     for test in doctest.DocTestFinder().find(value, name, globs={}):
         assert doctest.DocTestRunner().run(test, out=report.append).failed == 0, "".join(report)

@@ -78,6 +78,7 @@ print(json.dumps(found))
 
 WITHOUT_FASTDROP = """
 import json, sys
+from importlib.metadata import MetadataPathFinder
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -85,6 +86,8 @@ class Blocker:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocker())
+find = MetadataPathFinder.find_distributions
+MetadataPathFinder.find_distributions = lambda *context: (d for d in find(*context) if d.name != "fastdrop")
 import spacy
 
 found = {}
