@@ -242,8 +242,8 @@ def mc_predict(
         key, call = _streams.source(rng).next_draw()
         seed = _streams.fold_in(key, call)
         size = min(-(-n // _BATCHES), _LARGEST_BATCH)
-        ends = range(start, start + n, size)
-        jobs = [_Job(f, seed, first, min(size, start + n - first), return_samples) for first in ends]
+        firsts = range(start, start + n, size)
+        jobs = [_Job(f, seed, first, min(size, start + n - first), return_samples) for first in firsts]
     done = Moments(n, return_samples)
     if progress:
         from fastdrop._tools.progress import Progress  # which few need, and no import of the package

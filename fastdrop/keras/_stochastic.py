@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ def words_for(layer: Any) -> Callable[[], Any]:
     """What gives the two words of the layer's next mask, here and now."""
     for kept in reversed(_kept.values()):
         if kept.stream is not None and id(layer) in kept.layers:
-            return lambda stream=kept.stream: _next_words(stream)  # type: ignore[misc]
+            return partial(_next_words, kept.stream)
     next_words: Callable[[], Any] = layer.seed_generator.next
     return next_words
 
